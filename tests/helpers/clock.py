@@ -36,7 +36,7 @@ class FakeClock:
         return sum(not future.done() for _, _, future in self._sleepers)
 
     async def advance(self, seconds: float) -> None:
-        """Move the time; each sleeper that falls due runs, with the clock at its deadline, before the next."""
+        """Move the time; each sleeper that falls due runs, the clock at its deadline, before the next."""
         await settle()
         end = self._elapsed + seconds
         while self._sleepers and self._sleepers[0][0] <= end:
