@@ -1,0 +1,55 @@
+"""What one evaluation of a rule group yields: the value that goes to notification, storage and the API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from exporter.model.samples import SampleBatch
+from exporter.rules.alert import AlertInstance, AlertState, Transition
+from exporter.rules.model import Rule, RuleGroup
+
+
+class RuleHealth(Enum):
+    """Prometheus' spelling of how the last evaluation of a rule went."""
+
+    UNKNOWN = "unknown"
+    OK = "ok"
+    ERR = "err"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleEvaluation:
+    """One rule in one evaluation.
+
+    `active` are its pending and firing instances, `resolved` those that resolved within the last 15 minutes
+    (both empty for a recording rule). `error` is '' where health is ok. `samples` counts what it wrote,
+    staleness markers apart. `evaluated_at_ms` is the group's time.
+    """
+
+    rule: Rule
+    health: RuleHealth
+    error: str = ""
+    duration_s: float = 0.0
+    evaluated_at_ms: int = 0
+    transitions: tuple[Transition, ...] = ()
+    active: tuple[AlertInstance, ...] = ()
+    resolved: tuple[AlertInstance, ...] = ()
+    samples: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> AlertState:
+        """The highest state among the instances."""
+        return max((instance.state for instance in self.active), default=AlertState.INACTIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupEvaluation:
+    """One evaluation of a group; `batches` are the samples it wrote, in order, already appended to the head."""
+
+    group: RuleGroup
+    ts_ms: int
+    rules: tuple[RuleEvaluation, ...]
+    duration_s: float = 0.0
+    batches: tuple[SampleBatch, ...] = ()
