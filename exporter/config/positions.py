@@ -18,8 +18,8 @@ from exporter.model.durations import parse_duration
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_NODES = 2_000_000  # expanded through aliases: an alias bomb ends here
-_NULL, _BOOL, _INT, _FLOAT, _STR = (
-    f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str")
+_NULL, _BOOL, _INT, _FLOAT, _STR, _MERGE = (
+    f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "merge")
 )
 
 
@@ -103,10 +103,15 @@ class _Converter:
             return YamlNode(line, column, node.tag, items=tuple(self.convert(item) for item in node.value))
         entries: dict[str, YamlNode] = {}
         keys: dict[str, YamlNode] = {}
+        merged: list[YamlNode] = []
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise InputError(Problem("a key must be a plain string", self._file, line, column))
             key = self.convert(key_node)
+            if key.tag == _MERGE:
+                source = self.convert(value_node)
+                merged.extend(source.items if source.items is not None else (source,))
+                continue
             name = key.text or ""
             if name in entries:
                 raise InputError(
@@ -119,6 +124,16 @@ class _Converter:
                 )
             entries[name] = self.convert(value_node)
             keys[name] = key
+        for source in merged:  # `<<: *anchor`: what the mapping says itself wins, then the first source
+            if source.entries is None or source.keys is None:
+                raise InputError(
+                    Problem(
+                        f"<< must name a mapping, not {source.kind}", self._file, source.line, source.column
+                    )
+                )
+            for name, value in source.entries.items():
+                if name not in entries:
+                    entries[name], keys[name] = value, source.keys[name]
         return YamlNode(line, column, node.tag, entries=entries, keys=keys)
 
 
