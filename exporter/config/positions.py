@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import yaml
 
@@ -135,6 +135,12 @@ class _Converter:
                 if name not in entries:
                     entries[name], keys[name] = value, source.keys[name]
         return YamlNode(line, column, node.tag, entries=entries, keys=keys)
+
+
+def resolve_scalar(node: YamlNode, text: str) -> YamlNode:
+    """A scalar with another text, its type read anew as YAML reads a plain scalar."""
+    resolver = yaml.SafeLoader("")
+    return replace(node, text=text, tag=str(resolver.resolve(yaml.ScalarNode, text, (True, False))))
 
 
 def nearest(name: str, known: Collection[str]) -> str:
