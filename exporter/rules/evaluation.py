@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from exporter.model.samples import SampleBatch
-from exporter.rules.alert import AlertInstance, AlertState, Transition
+from exporter.rules.instance import AlertInstance, AlertState, Transition
 from exporter.rules.model import Rule, RuleGroup
 
 
@@ -46,7 +46,7 @@ class RuleEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class GroupEvaluation:
-    """One evaluation of a group; `batches` are the samples it wrote, in order, already appended to the head."""
+    """One evaluation of a group; `batches` are the samples it wrote, in order, already in the head."""
 
     group: RuleGroup
     ts_ms: int
