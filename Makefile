@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run demo test lint types format clean docs
+.PHONY: run demo test acceptance lint types format clean
 
 run: $(VENV)/.installed
 	$(BIN)/quantum-exporter run $(ARGS)
@@ -14,6 +14,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+# Starts the demo as a user would and asks it real questions over HTTP; some minutes long.
+acceptance: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m acceptance -p no:xdist tests/acceptance $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

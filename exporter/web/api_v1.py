@@ -1,0 +1,373 @@
+"""Prometheus' HTTP API v1: queries, labels, rules, alerts, status.
+
+Source: Prometheus' HTTP API document; envelope, codes and error types as its web/api/v1 answers.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from aiohttp import web
+
+from exporter import __version__
+from exporter.errors import QueryError, StorageError
+from exporter.model.labels import Matcher
+from exporter.promql.parse import parse_expr, parse_selector
+from exporter.promql.printer import to_pretty
+from exporter.web import encode
+from exporter.web.params import (
+    MAX_TIME_MS,
+    MIN_TIME_MS,
+    ParamError,
+    check_range,
+    flag,
+    only,
+    parse_duration_ms,
+    parse_limit,
+    parse_time_ms,
+)
+from exporter.web.ports import Deps
+from exporter.web.rules_json import active_alerts, rule_groups
+
+_CODES = {
+    "bad_data": 400,
+    "execution": 422,
+    "timeout": 503,
+    "canceled": 499,
+    "unavailable": 503,
+    "not_found": 404,
+}
+# Clients read features off this version; it names the API level, then what answers.
+API_VERSION = f"3.0.0+quantum-exporter.{__version__}"
+
+Params = Mapping[str, Sequence[str]]
+Handler = Callable[[Params, web.Request], Awaitable[web.Response]]
+
+
+def success(data: Any, warnings: Sequence[str] = (), infos: Sequence[str] = ()) -> web.Response:
+    """The envelope of an answer."""
+    document: dict[str, Any] = {"status": "success", "data": data}
+    if warnings:
+        document["warnings"] = list(warnings)
+    if infos:
+        document["infos"] = list(infos)
+    return web.Response(body=encode.dump(document), content_type="application/json")
+
+
+def failure(error_type: str, message: str, code: int | None = None) -> web.Response:
+    """The envelope of an error."""
+    body = encode.dump({"status": "error", "errorType": error_type, "error": message})
+    return web.Response(
+        body=body, status=code or _CODES.get(error_type, 500), content_type="application/json"
+    )
+
+
+class ApiV1:
+    """The handlers; `add_routes` mounts them under /api/v1."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Mount every endpoint."""
+        both = {
+            "query": self.query,
+            "query_range": self.query_range,
+            "labels": self.labels,
+            "series": self.series,
+            "format_query": self.format_query,
+        }
+        for path, handler in both.items():
+            router.add_get(f"/api/v1/{path}", _wrapped(handler))
+            router.add_post(f"/api/v1/{path}", _wrapped(handler))
+        for path, handler in {
+            "label/{name}/values": self.label_values,
+            "metadata": self.metadata,
+            "rules": self.rules,
+            "alerts": self.alerts,
+            "alertmanagers": self.alertmanagers,
+            "targets": self.targets,
+            "query_exemplars": self.query_exemplars,
+            "status/buildinfo": self.buildinfo,
+            "status/config": self.config,
+            "status/flags": self.flags,
+            "status/runtimeinfo": self.runtimeinfo,
+            "status/tsdb": self.tsdb,
+        }.items():
+            router.add_get(f"/api/v1/{path}", _wrapped(handler))
+        router.add_post("/api/v1/query_exemplars", _wrapped(self.query_exemplars))
+
+    # queries
+
+    async def query(self, params: Params, request: web.Request) -> web.Response:
+        """Instant query."""
+        limit = parse_limit(_first(params, "limit"))
+        ts_ms = self._time(params, "time", self._deps.clock.now_ms())
+        timeout_s, lookback = _timeout(params), _lookback(params)
+        text = _first(params, "query")
+        try:
+            result = await self._deps.queries.instant(
+                text, ts_ms, timeout_s=timeout_s, lookback_delta_ms=lookback
+            )
+        except QueryError as error:
+            return _query_failure(error)
+        return _result(result, limit)
+
+    async def query_range(self, params: Params, request: web.Request) -> web.Response:
+        """Range query."""
+        limit = parse_limit(_first(params, "limit"))
+        start_ms = parse_time_ms(_first(params, "start"), "start")
+        end_ms = parse_time_ms(_first(params, "end"), "end")
+        if end_ms < start_ms:
+            raise ParamError("end timestamp must not be before start time", "end")
+        step_ms = parse_duration_ms(_first(params, "step"), "step")
+        check_range(start_ms, end_ms, step_ms)
+        timeout_s, lookback = _timeout(params), _lookback(params)
+        try:
+            result = await self._deps.queries.range(
+                _first(params, "query"),
+                start_ms,
+                end_ms,
+                step_ms,
+                timeout_s=timeout_s,
+                lookback_delta_ms=lookback,
+            )
+        except QueryError as error:
+            return _query_failure(error)
+        return _result(result, limit)
+
+    async def format_query(self, params: Params, request: web.Request) -> web.Response:
+        """The query, laid out."""
+        try:
+            return success(to_pretty(parse_expr(_first(params, "query"))))
+        except QueryError as error:
+            return _query_failure(error)
+
+    async def query_exemplars(self, params: Params, request: web.Request) -> web.Response:
+        """No exemplars are stored, so every valid query has an empty answer."""
+        try:
+            parse_expr(_first(params, "query"))
+        except QueryError as error:
+            return _query_failure(error)
+        return success([])
+
+    # labels
+
+    async def labels(self, params: Params, request: web.Request) -> web.Response:
+        """Label names."""
+        limit, start_ms, end_ms = self._label_params(params)
+        names = await self._deps.queries.label_names(_matcher_sets(params), start_ms, end_ms)
+        return _limited(names, limit)
+
+    async def label_values(self, params: Params, request: web.Request) -> web.Response:
+        """Values of one label."""
+        name = request.match_info["name"]
+        if name.startswith("U__"):
+            name = _unescape(name)
+        if not name or "\x00" in name:
+            return failure("bad_data", f'invalid label name: "{name}"')
+        limit, start_ms, end_ms = self._label_params(params)
+        values = await self._deps.queries.label_values(name, _matcher_sets(params), start_ms, end_ms)
+        return _limited(values, limit)
+
+    async def series(self, params: Params, request: web.Request) -> web.Response:
+        """Series by matchers."""
+        if not params.get("match[]"):
+            return failure("bad_data", "no match[] parameter provided")
+        limit, start_ms, end_ms = self._label_params(params)
+        found = await self._deps.queries.series(_matcher_sets(params), start_ms, end_ms)
+        return _limited(found, limit)
+
+    # rules and alerts
+
+    async def rules(self, params: Params, request: web.Request) -> web.Response:
+        """Rule groups with state."""
+        kind = only(params.get("type", ()), ("alert", "record"), "type")
+        exclude_alerts = flag(_first(params, "exclude_alerts"), "exclude_alerts")
+        return success(
+            rule_groups(
+                self._deps.rules.groups(),
+                kind=kind,
+                files=params.get("file[]", ()),
+                names=params.get("rule_name[]", ()),
+                groups_wanted=params.get("rule_group[]", ()),
+                matcher_sets=_matcher_sets(params),
+                exclude_alerts=exclude_alerts,
+                group_limit=_group_limit(_first(params, "group_limit")),
+                next_token=_first(params, "group_next_token"),
+            )
+        )
+
+    async def alerts(self, params: Params, request: web.Request) -> web.Response:
+        """Pending and firing alert instances."""
+        return success({"alerts": active_alerts(self._deps.rules.groups())})
+
+    async def alertmanagers(self, params: Params, request: web.Request) -> web.Response:
+        """The Alertmanagers that are told."""
+        active = [{"url": url} for url in self._deps.status.alertmanagers()]
+        return success({"activeAlertmanagers": active, "droppedAlertmanagers": []})
+
+    async def targets(self, params: Params, request: web.Request) -> web.Response:
+        """Scrape targets."""
+        state = only(params.get("state", ()), ("any", "active", "dropped"), "state")
+        document = dict(self._deps.status.targets())
+        if state == "dropped":
+            document["activeTargets"] = []
+        if state == "active":
+            document["droppedTargets"] = []
+        return success(document)
+
+    # status
+
+    async def metadata(self, params: Params, request: web.Request) -> web.Response:
+        """Type, help and unit of metrics."""
+        limit = parse_limit(_first(params, "limit"))
+        wanted = _first(params, "metric")
+        found = {
+            name: [{"type": kind, "help": text, "unit": unit}]
+            for name, (kind, text, unit) in self._deps.status.metadata().items()
+            if not wanted or name == wanted
+        }
+        return success(dict(list(found.items())[:limit] if limit else found))
+
+    async def buildinfo(self, params: Params, request: web.Request) -> web.Response:
+        """What answers, and its API level."""
+        return success(
+            {
+                "version": API_VERSION,
+                "revision": "",
+                "branch": "",
+                "buildUser": "",
+                "buildDate": "",
+                "goVersion": "",
+            }
+        )
+
+    async def config(self, params: Params, request: web.Request) -> web.Response:
+        """The configuration with secrets masked."""
+        return success({"yaml": self._deps.status.config_yaml()})
+
+    async def flags(self, params: Params, request: web.Request) -> web.Response:
+        """The command line's flags."""
+        return success(self._deps.status.flags)
+
+    async def runtimeinfo(self, params: Params, request: web.Request) -> web.Response:
+        """Facts of the running process."""
+        runtime = {
+            "startTime": encode.rfc3339(self._deps.status.started_ms),
+            "CWD": os.getcwd(),  # noqa: PTH109
+            "hostname": socket.gethostname(),
+            "serverTime": encode.rfc3339(self._deps.clock.now_ms()),
+        }
+        return success({**runtime, **self._deps.status.runtime()})
+
+    async def tsdb(self, params: Params, request: web.Request) -> web.Response:
+        """Statistics of the head."""
+        return success(self._deps.status.head_stats())
+
+    def _time(self, params: Params, name: str, default: int) -> int:
+        text = _first(params, name)
+        return parse_time_ms(text, name) if text else default
+
+    def _label_params(self, params: Params) -> tuple[int, int, int]:
+        limit = parse_limit(_first(params, "limit"))
+        return limit, self._time(params, "start", MIN_TIME_MS), self._time(params, "end", MAX_TIME_MS)
+
+
+def _wrapped(handler: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Read GET and form parameters; turn faults into the envelope."""
+
+    async def handle(request: web.Request) -> web.Response:
+        params: dict[str, list[str]] = {}
+        try:
+            pairs = [*request.query.items()]
+            if request.method == "POST":
+                pairs = [(key, str(value)) for key, value in (await request.post()).items()] + pairs
+            for key, value in pairs:
+                params.setdefault(key, []).append(value)
+            return await handler(params, request)
+        except ParamError as error:
+            return failure("bad_data", str(error))
+        except QueryError as error:
+            return failure(error.kind.error_type, str(error))
+        except StorageError as error:
+            return failure("unavailable", str(error))
+
+    return handle
+
+
+def _first(params: Params, name: str) -> str:
+    values = params.get(name)
+    return values[0] if values else ""
+
+
+def _timeout(params: Params) -> float | None:
+    text = _first(params, "timeout")
+    return parse_duration_ms(text, "timeout") / 1000 if text else None
+
+
+def _lookback(params: Params) -> int | None:
+    text = _first(params, "lookback_delta")
+    return parse_duration_ms(text, "lookback_delta") if text else None
+
+
+def _group_limit(text: str) -> int:
+    if not text:
+        return 0
+    try:
+        return int(text)
+    except ValueError:
+        raise ParamError(f'strconv.ParseInt: parsing "{text}": invalid syntax', "group_limit") from None
+
+
+def _matcher_sets(params: Params) -> list[Sequence[Matcher]]:
+    try:
+        return [parse_selector(text) for text in params.get("match[]", ())]
+    except QueryError as error:
+        raise ParamError(str(error), "match[]") from error
+
+
+def _query_failure(error: QueryError) -> web.Response:
+    message = str(error)
+    if error.kind.error_type == "bad_data":
+        message = f'invalid parameter "query": {message}'
+    return failure(error.kind.error_type, message)
+
+
+def _result(result: Any, limit: int) -> web.Response:
+    warnings = list(result.warnings)
+    if limit and result.size > limit:
+        result = result.limited(limit)
+        warnings.append("results truncated due to limit")
+    return success(encode.RawJson(result.to_json_bytes()), warnings, result.infos)
+
+
+def _limited(found: Sequence[Any], limit: int) -> web.Response:
+    if limit and len(found) > limit:
+        return success(list(found)[:limit], ["results truncated due to limit"])
+    return success(list(found))
+
+
+def _unescape(name: str) -> str:
+    """A label name in Prometheus' value encoding (`U__` then `_hex_` for other characters, `__` for `_`)."""
+    out, rest = [], name[3:]
+    while rest:
+        if rest.startswith("__"):
+            out.append("_")
+            rest = rest[2:]
+        elif rest[0] == "_":
+            code, end, tail = rest[1:].partition("_")
+            if not end:
+                return name
+            try:
+                out.append(chr(int(code, 16)))
+            except ValueError:
+                return name
+            rest = tail
+        else:
+            out.append(rest[0])
+            rest = rest[1:]
+    return "".join(out)

@@ -1,0 +1,105 @@
+"""What the HTTP handlers need from the rest of the program."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from exporter.clock import Clock
+from exporter.model.labels import LabelSet, Matcher
+from exporter.promql.engine import Result
+from exporter.rules.evaluation import GroupEvaluation
+from exporter.rules.model import RuleGroup
+
+
+class QueryService(Protocol):
+    """PromQL and label queries, evaluated off the event loop. All raise QueryError."""
+
+    async def instant(
+        self, text: str, ts_ms: int, *, timeout_s: float | None = None, lookback_delta_ms: int | None = None
+    ) -> Result:
+        """Evaluate at one time."""
+
+    async def range(
+        self,
+        text: str,
+        start_ms: int,
+        end_ms: int,
+        step_ms: int,
+        *,
+        timeout_s: float | None = None,
+        lookback_delta_ms: int | None = None,
+    ) -> Result:
+        """Evaluate at each step of a range."""
+
+    async def series(
+        self, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int
+    ) -> Sequence[LabelSet]:
+        """The series that match any set, in label order."""
+
+    async def label_names(
+        self, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int
+    ) -> Sequence[str]:
+        """The label names of the matching series, sorted."""
+
+    async def label_values(
+        self, name: str, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int
+    ) -> Sequence[str]:
+        """The values of one label, sorted."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupView:
+    """A rule group as it runs: its interval and its last evaluation (None before the first)."""
+
+    group: RuleGroup
+    interval_ms: int
+    evaluation: GroupEvaluation | None
+
+
+class RuleService(Protocol):
+    """The rules that run."""
+
+    def groups(self) -> Sequence[GroupView]:
+        """All groups, in file and group order."""
+
+
+class Exposition(Protocol):
+    """Renders /metrics."""
+
+    async def render(
+        self, accept: str, accept_encoding: str, names: Sequence[str]
+    ) -> tuple[bytes, Mapping[str, str]]:
+        """The body and its headers for one request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Facts for /api/v1/status/* and the metadata endpoint."""
+
+    started_ms: int
+    config_yaml: Callable[[], str]
+    flags: Mapping[str, str]
+    runtime: Callable[[], Mapping[str, Any]]
+    head_stats: Callable[[], Mapping[str, Any]]
+    metadata: Callable[[], Mapping[str, tuple[str, str, str]]]  # name -> (type, help, unit)
+    alertmanagers: Callable[[], Sequence[str]]
+    targets: Callable[[], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """Everything the application is built from."""
+
+    clock: Clock
+    queries: QueryService
+    rules: RuleService
+    exposition: Exposition
+    status: Status
+    alerts: Any
+    ready: Callable[[], str]  # '' when ready, else what is missing
+    reload: Callable[[], Awaitable[None]]  # raises InputError
+    dashboard: Callable[[], Awaitable[Mapping[str, Any]]]
+    run_checks: Callable[[], Awaitable[Mapping[str, Any]]]
+    cron_secret: Callable[[], str]

@@ -1,0 +1,204 @@
+"""The aiohttp application and its runner: routes, authentication, errors, the listener."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from exporter.errors import ConfigError, ExporterError, InputError
+from exporter.web import encode
+from exporter.web.alerts import AlertRoutes
+from exporter.web.api_v1 import ApiV1, failure
+from exporter.web.auth import BasicAuth, WebConfig, changes_state, is_loopback
+from exporter.web.ports import Deps
+
+log = logging.getLogger(__name__)
+
+Middleware = Callable[
+    [web.Request, Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[web.StreamResponse]
+]
+_OPEN_PATHS = ("/-/healthy", "/-/ready")
+
+
+def create_app(deps: Deps, web_config: WebConfig, *, loopback: bool) -> web.Application:
+    """The application. `loopback` says that only this machine can reach the listener."""
+    app = web.Application(
+        middlewares=[_guard(web_config, loopback=loopback), _faults], client_max_size=16 * 1024**2
+    )
+    ApiV1(deps).add_routes(app.router)
+    AlertRoutes(deps).add_routes(app.router)
+    _Plain(deps).add_routes(app.router)
+    if web_config.headers:
+
+        async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+            response.headers.update(web_config.headers)
+
+        app.on_response_prepare.append(add_headers)
+    return app
+
+
+class _Plain:
+    """Health, readiness, reload, metrics, the platform's dashboard document and cron endpoint."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_get("/", self.index)
+        router.add_get("/metrics", self.metrics)
+        router.add_get("/-/healthy", self.healthy)
+        router.add_get("/-/ready", self.ready)
+        router.add_post("/-/reload", self.reload)
+        router.add_put("/-/reload", self.reload)
+        router.add_get("/api/quantum/monitoring-dashboard", self.dashboard)
+        router.add_post("/api/quantum/cron-monitoring", self.cron)
+
+    async def index(self, request: web.Request) -> web.Response:
+        links = (
+            ("/metrics", "metrics"),
+            ("/api/v1/alerts", "alerts"),
+            ("/api/v1/rules", "rules"),
+            ("/api/quantum/monitoring-dashboard", "state of the platform"),
+            ("/-/ready", "readiness"),
+        )
+        items = "".join(f'<li><a href="{path}">{text}</a></li>' for path, text in links)
+        page = f"<!doctype html><title>quantum-exporter</title><h1>quantum-exporter</h1><ul>{items}</ul>"
+        return web.Response(text=page, content_type="text/html")
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        body, headers = await self._deps.exposition.render(
+            request.headers.get("Accept", ""),
+            request.headers.get("Accept-Encoding", ""),
+            request.query.getall("name[]", []),
+        )
+        return web.Response(body=body, headers=dict(headers))
+
+    async def healthy(self, request: web.Request) -> web.Response:
+        return web.Response(text="quantum-exporter is Healthy.\n")
+
+    async def ready(self, request: web.Request) -> web.Response:
+        missing = self._deps.ready()
+        if missing:
+            return web.Response(text=f"Service Unavailable: {missing}\n", status=503)
+        return web.Response(text="quantum-exporter is Ready.\n")
+
+    async def reload(self, request: web.Request) -> web.Response:
+        try:
+            await self._deps.reload()
+        except InputError as error:
+            return web.Response(text=f"failed to reload config: {error}\n", status=500)
+        return web.Response(text="")
+
+    async def dashboard(self, request: web.Request) -> web.Response:
+        document = await self._deps.dashboard()
+        return web.Response(body=encode.dump(document), content_type="application/json")
+
+    async def cron(self, request: web.Request) -> web.Response:
+        secret = self._deps.cron_secret()
+        if not secret:
+            return _plain_error(503, "no cron secret is configured (dashboard_api.cron_secret)")
+        given = request.headers.get("x-cron-secret", "")
+        if not hmac.compare_digest(given.encode(), secret.encode()):
+            return _plain_error(401, "the header x-cron-secret is missing or wrong")
+        return web.Response(body=encode.dump(await self._deps.run_checks()), content_type="application/json")
+
+
+def _plain_error(status: int, message: str) -> web.Response:
+    body = encode.dump({"success": False, "error": message})
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+def _guard(config: WebConfig, *, loopback: bool) -> Any:
+    """Basic authentication where users are configured; without it nobody changes state from afar."""
+    basic = BasicAuth(config.users) if config.users else None
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Any) -> web.StreamResponse:
+        if basic is not None:
+            if request.path not in _OPEN_PATHS and not await basic.allows(
+                request.headers.get("Authorization")
+            ):
+                return web.Response(text="Unauthorized\n", status=401, headers={"WWW-Authenticate": "Basic"})
+        elif not loopback and changes_state(request):
+            return failure(
+                "forbidden",
+                "this listener is not loopback: what changes state needs basic_auth_users in --web.config.file",
+                403,
+            )
+        if request.headers.get("Sec-Fetch-Site", "same-origin") == "cross-site" and changes_state(request):
+            return failure("forbidden", "a page of another site may not change state here", 403)
+        return await handler(request)  # type: ignore[no-any-return]
+
+    return guard
+
+
+@web.middleware
+async def _faults(request: web.Request, handler: Any) -> web.StreamResponse:
+    """A fault of ours answers 500 with its kind, and is logged with its cause."""
+    try:
+        return await handler(request)  # type: ignore[no-any-return]
+    except (web.HTTPException, asyncio.CancelledError):
+        raise
+    except ExporterError as error:
+        return failure("internal", str(error), 500)
+    except Exception:
+        log.exception("request failed: %s %s", request.method, request.path)
+        return failure("internal", "internal error, see the log", 500)
+
+
+class Server:
+    """The listener: started once, stopped with a short grace for requests under way."""
+
+    def __init__(self, app: web.Application, host: str, port: int, web_config: WebConfig) -> None:
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        self._host = host
+        self._port = port
+        self._config = web_config
+
+    async def start(self) -> str:
+        """Listen; returns the base URL.
+
+        Raises: ConfigError where the address cannot be bound, naming it.
+        """
+        await self._runner.setup()
+        context = self._config.ssl_context()
+        site = web.TCPSite(self._runner, self._host or None, self._port, ssl_context=context)
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            address = f"{self._host}:{self._port}"
+            if error.errno == errno.EADDRINUSE:
+                text = f"cannot listen on {address}: another program uses this port (choose one with --web.listen-address)"
+            else:
+                text = f"cannot listen on {address}: {error.strerror or error}"
+            raise ConfigError(text) from error
+        port = self._runner.addresses[0][1]
+        shown = f"[{self._host}]" if ":" in self._host else self._host or "0.0.0.0"  # noqa: S104
+        return f"{'https' if context else 'http'}://{shown}:{port}"
+
+    async def stop(self) -> None:
+        """Stop listening and end the requests under way."""
+        await self._runner.cleanup()
+
+
+def parse_listen_address(text: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`, `[IPV6]:PORT` or `:PORT` (every interface).
+
+    Raises: ConfigError for anything else.
+    """
+    host, found, port = text.rpartition(":")
+    if not found or not port.isdigit() or int(port) > 65535 or (":" in host and not host.startswith("[")):
+        raise ConfigError(
+            f'--web.listen-address: "{text}" is not an address (allowed: HOST:PORT, such as 127.0.0.1:9464)'
+        )
+    return host.strip("[]"), int(port)
+
+
+__all__ = ["Server", "create_app", "is_loopback", "parse_listen_address"]
