@@ -68,7 +68,7 @@ def read_providers(
 
 
 def simulated(providers: Mapping[str, ProviderConfig], base_url: str) -> Mapping[str, ProviderConfig]:
-    """The same providers against the simulator: path prefix instead of host, a made-up key, all of the seven on."""
+    """The same providers against the simulator: a path prefix as host, a made-up key, all seven on."""
     builtin = builtin_providers()
     found = {}
     for name, config in providers.items():
@@ -100,7 +100,7 @@ def _read_builtin(
     if "plan" in entries:
         plan = reader.choice(entries["plan"], "plan", ("", *spec.plans))
         if plan:
-            chosen = spec.plans[plan] if plan in spec.plans else None
+            chosen = spec.plans.get(plan)
             if chosen is not None:
                 spec = replace(
                     spec, base_url=chosen.base_url, auth=replace(spec.auth, header=chosen.auth_header)

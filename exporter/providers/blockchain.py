@@ -81,7 +81,7 @@ READERS: Mapping[str, Reader] = MappingProxyType({"stats": read_stats, "chart": 
 
 
 def classify(answer: RawAnswer) -> Failure | None:
-    """By status; limits are not published, so that a 429 or 503 without a time pauses all calls for a minute."""
+    """By status; limits are not published, so that a bare 429 or 503 pauses all calls for a minute."""
     failure = classify_status(answer)
     if failure is not None and answer.status in (429, 503) and failure.wait_s is None:
         return Failure(failure.kind, failure.message, True, 60.0, scope=Scope.PROVIDER)

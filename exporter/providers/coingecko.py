@@ -82,7 +82,7 @@ READERS: Mapping[str, Reader] = MappingProxyType({"ping": read_ping, "key": read
 
 
 def classify(answer: RawAnswer) -> Failure | None:
-    """By the error code in the body where there is one: 10002 no key, 10005 plan, 10010 and 10011 wrong base."""
+    """By the error code in the body where there is one: 10002 key, 10005 plan, 10010 and 10011 base."""
     if answer.status < 400 and not _is_error(answer.data):
         return classify_status(answer)
     code = code_in(answer.data, ("error", "status", "error_code"), ("status", "error_code"), ("error_code",))

@@ -31,19 +31,19 @@ auth: {header: X-CMC_PRO_API_KEY, required: true, env: COINMARKETCAP_API_KEY}
 limits:
   minute: {ceiling: 333, safe: 30, plan: true}
   month: {safe: 15000, plan: true}
-headers: {window: minute, limit: x-ratelimit-limit, remaining: x-ratelimit-remaining, reset: x-ratelimit-reset}
+headers: {window: minute, limit: x-ratelimit-limit, remaining: x-ratelimit-remaining}
 interval: 30s
 assets: {BTC: "1", ETH: "1027"}
 endpoints:
   quotes:
-    path: /v2/cryptocurrency/quotes/latest
+    path: /v3/cryptocurrency/quotes/latest
     params: {id: "1", convert: USD}
     data: market
     poll: true
     batch: {param: id, max: 100}
     reader: quotes
-  quotes_v3:
-    path: /v3/cryptocurrency/quotes/latest
+  quotes_v2:
+    path: /v2/cryptocurrency/quotes/latest
     params: {id: "1", convert: USD}
     data: market
     batch: {param: id, max: 100}
@@ -60,8 +60,8 @@ Path = tuple[str | int, ...]
 
 
 def read_quotes(data: object, params: Mapping[str, str]) -> Result:
-    """Quotes by id. Coins come as a map by id or symbol (of coins, or of lists of them) or as a list; a coin's
-    quote as a map by currency or as a list of objects with a symbol.
+    """Quotes by id. Coins come as a map by id or symbol (of coins, or of lists of them) or as a list;
+    a coin's quote as a map by currency or as a list of objects with a symbol.
 
     Raises: SchemaError where no coin is readable.
     """

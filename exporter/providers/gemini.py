@@ -71,7 +71,7 @@ READERS: Mapping[str, Reader] = MappingProxyType({"models": read_models, "usage"
 
 
 def classify(answer: RawAnswer) -> Failure | None:
-    """A quota id with PerDay waits for midnight Pacific, "limit: 0" stops the call, anything else is a rate."""
+    """A quota id with PerDay waits for midnight Pacific, "limit: 0" stops, anything else is a rate."""
     failure = classify_status(answer)
     if failure is None:
         return None

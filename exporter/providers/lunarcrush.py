@@ -1,4 +1,4 @@
-"""LunarCrush: sentiment and social numbers; a plan that does not pay gives an error that waiting cannot cure."""
+"""LunarCrush: sentiment and social numbers; an unpaid plan is an error that waiting cannot cure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from exporter.providers.failures import (
     rate_limited,
     retry_after_s,
 )
-from exporter.providers.paths import SchemaError, integer, items, number, optional_number, text
+from exporter.providers.paths import SchemaError, find, integer, items, number, optional_number, text
 from exporter.providers.results import Quote, Result, Sentiment
 from exporter.providers.spec import Reader
 
@@ -64,18 +64,13 @@ def read_coin(data: object, params: Mapping[str, str]) -> Result:
 def read_topic(data: object, params: Mapping[str, str]) -> Result:
     """Sentiment of a topic: the mean over its networks, weighted by their interactions."""
     del params
-    shares = (
-        data["data"].get("types_sentiment")
-        if isinstance(data, dict) and isinstance(data.get("data"), dict)
-        else None
-    )
+    shares = find(data, ("data", "types_sentiment"))
     if not isinstance(shares, dict) or not shares:
-        raise SchemaError("data.types_sentiment", "is missing")
+        raise SchemaError("data.types_sentiment", "should be an object with an entry per network")
     weights = {kind: number(data, ("data", "types_interactions", kind)) for kind in shares}
     total = sum(weights.values())
-    mean = sum(number(data, ("data", "types_sentiment", kind)) * weights[kind] for kind in shares) / (
-        total or 1.0
-    )
+    weighted = sum(number(data, ("data", "types_sentiment", kind)) * weights[kind] for kind in shares)
+    mean = weighted / (total or 1.0)
     return Sentiment(
         symbol=text(data, ("config", "symbol")),
         sentiment_ratio=mean / 100.0,

@@ -26,7 +26,7 @@ def next_reset_ms(reset: Reset, now_ms: int) -> int:
 
 
 def _pacific_summer(moment: datetime) -> bool:
-    """Whether Pacific daylight time holds: second Sunday of March 10:00 UTC to first of November 09:00 UTC."""
+    """Whether Pacific daylight time holds: second Sunday of March 10:00 to first of November 09:00 UTC."""
     start = _sunday(moment.year, 3, 2).replace(hour=10)
     end = _sunday(moment.year, 11, 1).replace(hour=9)
     return start <= moment < end

@@ -136,7 +136,7 @@ class MetricSpec:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One call that a provider offers. `path` is the `endpoint` label; `read` is None for undeclared calls."""
+    """One call that a provider offers. `path` is the `endpoint` label; `read` gives the typed result."""
 
     name: str
     path: str
