@@ -2,7 +2,9 @@
 
 Produced by `parse.parse_expr`, read by the engine, the printer and the rule linter. Durations and times
 are integer milliseconds. A duration that the text gives as an expression (`[5m * 2]`, `offset step()`) is
-kept as a node in the matching `*_expr` field, and its plain field is 0 until the engine has evaluated it.
+kept as a node in the matching `*_expr` field, and its plain field is 0 until the engine has evaluated it:
+NumberLiteral (seconds), Paren, Unary `-`, Binary `+ - * / % ^`, or Call of `step`, `range` (no argument),
+`min_of`, `max_of`, `min`, `max` (two arguments).
 """
 
 from __future__ import annotations
