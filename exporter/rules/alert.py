@@ -16,6 +16,7 @@ from exporter.errors import QueryError
 from exporter.model.labels import EMPTY_LABELS, METRIC_NAME, LabelSet
 from exporter.rules.condition import condition_of
 from exporter.rules.instance import (
+    RESTORED,
     AlertInstance,
     AlertState,
     ResolveReason,
@@ -92,17 +93,19 @@ def advance(
     expand: Expand,
     probe: InputProbe,
     limit: int = 0,
+    grace_until_ms: int = 0,
 ) -> Advanced:
     """One evaluation of a rule: the next state from the last one and the vector that its expression gave.
 
     Templates are expanded, and every question to `probe` is answered, before anything is returned; the
     mapping passed in is not changed, so that a failure leaves the old state in force. With `limit`, new
     instances are refused (all those of this evaluation) once more would be active; those that run go on.
+    Before `grace_until_ms` a restored instance without input is held as it is.
 
     Raises: QueryError where two elements have the same labels once the rule's labels are applied, or where
     a query of `probe` fails.
     """
-    machine = _Machine(rule, now_ms, expand, probe)
+    machine = _Machine(rule, now_ms, expand, probe, grace_until_ms)
     returned = machine.elements(vector)
     if not returned:
         returned = machine.missing(instances)
@@ -148,11 +151,14 @@ class _Element:
 class _Machine:
     """The transition rules for one rule at one time."""
 
-    def __init__(self, rule: AlertingRule, now_ms: int, expand: Expand, probe: InputProbe) -> None:
+    def __init__(
+        self, rule: AlertingRule, now_ms: int, expand: Expand, probe: InputProbe, grace_until_ms: int
+    ) -> None:
         self._rule = rule
         self._now_ms = now_ms
         self._expand = expand
         self._probe = probe
+        self._grace_until_ms = grace_until_ms
         condition = condition_of(rule.expr)
         self._lower_is_worse = condition is not None and condition.lower_is_worse
 
@@ -222,6 +228,12 @@ class _Machine:
             value = self._probe.kept_value(before.source)
             if value is not None:
                 return self._kept(before, value)
+        if (
+            before.held == RESTORED
+            and self._now_ms < self._grace_until_ms
+            and not self._probe.has_data(before.source)
+        ):
+            return before
         changed = before.expr_digest != self._rule.expr_digest
         policy = self._rule.missing_data
         if policy is not MissingData.RESOLVE and not changed and not self._probe.has_data(before.source):

@@ -9,6 +9,9 @@ from enum import Enum, IntEnum
 from exporter.model.labels import EMPTY_LABELS, LabelSet
 from exporter.rules.model import digest
 
+RESTORED = "restored, its input has not been seen yet"
+"""`held` of an instance that was read back at start."""
+
 
 class AlertState(IntEnum):
     """Ordered, so that the state of a rule is the maximum over its instances."""

@@ -1,0 +1,195 @@
+"""One evaluation of a rule group: its rules in order, each seeing the samples of those before it.
+
+A rule that fails keeps its state and its series as they were, and the rules after it run. PURE: the query
+function, the append function and the monotonic clock are passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from exporter.errors import ExporterError, QueryError
+from exporter.model.labels import EMPTY_LABELS, LabelSet
+from exporter.model.samples import Float64s, SampleBatch
+from exporter.promql.values import InstantVector, ScalarValue
+from exporter.rules.alert import advance
+from exporter.rules.evaluation import GroupEvaluation, RuleEvaluation, RuleHealth
+from exporter.rules.expand import Expander, TemplateSettings
+from exporter.rules.instance import AlertInstance, AlertState, Transition
+from exporter.rules.model import AlertingRule, RecordingRule, Rule, RuleGroup
+from exporter.rules.probe import QueryProbe
+from exporter.rules.recording import Written, recorded_labels, with_markers
+from exporter.template import Template
+
+QueryFn = Callable[[str, int], object]
+"""(expression, Unix ms) -> InstantVector or ScalarValue; raises QueryError. The embedded engine, a remote
+Prometheus, rule tests and backtests all stand behind it."""
+
+Append = Callable[[SampleBatch], object]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleState:
+    """What a rule carries from one evaluation to the next; replaced as a whole, never changed."""
+
+    instances: Mapping[LabelSet, AlertInstance] = field(default_factory=dict)
+    written: Written = Written()
+    health: RuleHealth = RuleHealth.UNKNOWN
+    error: str = ""
+    duration_s: float = 0.0
+    evaluated_at_ms: int = 0
+
+
+@dataclass(slots=True)
+class GroupState:
+    """The states of a group's rules by rule key. Only `evaluate_group` and reloads write it.
+
+    A reader in another thread sees each rule's state whole. Instances restored after a start whose input is
+    not there yet are held until `grace_until_ms`, so that a restart does not look like a recovery.
+    """
+
+    rules: dict[str, RuleState] = field(default_factory=dict)
+    last_ts_ms: int = 0
+    duration_s: float = 0.0
+    grace_until_ms: int = 0
+    templates: dict[str, Template] = field(default_factory=dict)
+
+    def of(self, rule: Rule) -> RuleState:
+        """The state of a rule; an empty one for a rule that was never evaluated."""
+        return self.rules.get(rule.key, _FRESH)
+
+
+_FRESH = RuleState()
+
+
+def evaluate_group(
+    group: RuleGroup,
+    state: GroupState,
+    ts_ms: int,
+    query: QueryFn,
+    append: Append,
+    *,
+    settings: TemplateSettings | None = None,
+    query_offset_ms: int = 0,
+    monotonic: Callable[[], float] = lambda: 0.0,
+) -> GroupEvaluation:
+    """Run every rule of a group at `ts_ms` and move `state` on.
+
+    `query_offset_ms` is the global one; the group's own goes before it. Expressions are evaluated, and their
+    samples written, that much before `ts_ms`. `append` gets one batch per rule before the next rule runs.
+    """
+    started = monotonic()
+    offset_ms = query_offset_ms if group.query_offset_ms is None else group.query_offset_ms
+    run = _Run(
+        group, state, ts_ms, ts_ms - offset_ms, query, append, settings or TemplateSettings(), monotonic
+    )
+    evaluations = tuple(run.rule(rule) for rule in group.rules)
+    state.last_ts_ms = ts_ms
+    state.duration_s = monotonic() - started
+    return GroupEvaluation(group, ts_ms, evaluations, state.duration_s, tuple(run.batches))
+
+
+class _Run:
+    """One evaluation in progress."""
+
+    def __init__(
+        self,
+        group: RuleGroup,
+        state: GroupState,
+        ts_ms: int,
+        sample_ts_ms: int,
+        query: QueryFn,
+        append: Append,
+        settings: TemplateSettings,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._group = group
+        self._state = state
+        self._ts_ms = ts_ms
+        self._sample_ts_ms = sample_ts_ms
+        self._query = query
+        self._append = append
+        self._settings = settings
+        self._monotonic = monotonic
+        self.batches: list[SampleBatch] = []
+
+    def rule(self, rule: Rule) -> RuleEvaluation:
+        started = self._monotonic()
+        last = self._state.of(rule)
+        transitions: tuple[Transition, ...] = ()
+        try:
+            if isinstance(rule, AlertingRule):
+                state, transitions = self._alerting(rule, last)
+            else:
+                state = self._recording(rule, last)
+        except ExporterError as error:
+            state = replace(last, health=RuleHealth.ERR, error=str(error))
+        state = replace(state, duration_s=self._monotonic() - started, evaluated_at_ms=self._ts_ms)
+        self._state.rules[rule.key] = state
+        return _evaluation(rule, state, transitions)
+
+    def _recording(self, rule: RecordingRule, last: RuleState) -> RuleState:
+        labels, values = self._vector(rule.expr_text)
+        written = recorded_labels(rule, labels, last.written, self._group.limit)
+        self._write(written, values, last.written)
+        return RuleState({}, written, RuleHealth.OK)
+
+    def _alerting(self, rule: AlertingRule, last: RuleState) -> tuple[RuleState, tuple[Transition, ...]]:
+        labels, values = self._vector(rule.expr_text)
+        expander = Expander(self._settings, self._template_query, self._ts_ms, self._state.templates)
+        advanced = advance(
+            rule,
+            last.instances,
+            list(zip(labels, values.tolist(), strict=True)),
+            self._ts_ms,
+            expand=expander,
+            probe=QueryProbe(rule, self._pairs),
+            limit=self._group.limit,
+            grace_until_ms=self._state.grace_until_ms,
+        )
+        written = Written(tuple(sample_labels for sample_labels, _ in advanced.samples))
+        if written.labels == last.written.labels:
+            written = last.written
+        self._write(written, np.array([value for _, value in advanced.samples], np.float64), last.written)
+        error = advanced.error or "; ".join(f"template of {fault}" for fault in expander.faults[:3])
+        health = RuleHealth.ERR if error else RuleHealth.OK
+        return RuleState(advanced.instances, written, health, error), advanced.transitions
+
+    def _vector(self, text: str) -> tuple[tuple[LabelSet, ...], Float64s]:
+        result = self._query(text, self._sample_ts_ms)
+        if isinstance(result, ScalarValue):
+            return (EMPTY_LABELS,), np.array([result.value], np.float64)
+        if isinstance(result, InstantVector):
+            return tuple(result.labels), result.values
+        raise QueryError("rule result is not a vector or scalar")
+
+    def _pairs(self, text: str) -> list[tuple[LabelSet, float]]:
+        labels, values = self._vector(text)
+        return list(zip(labels, values.tolist(), strict=True))
+
+    def _template_query(self, text: str) -> list[tuple[dict[str, str], float]]:
+        return [(labels.as_dict(), value) for labels, value in self._pairs(text)]
+
+    def _write(self, written: Written, values: Float64s, last: Written) -> None:
+        batch = with_markers(self._sample_ts_ms, written, values, last)
+        if len(batch):
+            self._append(batch)
+            self.batches.append(batch)
+
+
+def _evaluation(rule: Rule, state: RuleState, transitions: tuple[Transition, ...] = ()) -> RuleEvaluation:
+    instances = state.instances.values()
+    return RuleEvaluation(
+        rule=rule,
+        health=state.health,
+        error=state.error,
+        duration_s=state.duration_s,
+        evaluated_at_ms=state.evaluated_at_ms,
+        transitions=transitions,
+        active=tuple(one for one in instances if one.state is not AlertState.INACTIVE),
+        resolved=tuple(one for one in instances if one.state is AlertState.INACTIVE),
+        samples=len(state.written.labels),
+    )
