@@ -27,7 +27,8 @@ _STRING_RUN = {
     '"': re.compile(r'(?:[^"\\\n]++|\\[abfnrtv\\"])*+'),
     "'": re.compile(r"(?:[^'\\\n]++|\\[abfnrtv\\'])*+"),
 }
-_GROUPED_DIGITS = re.compile(r"[0-9]++(?:_[0-9]++)*+")
+_DECIMAL_RUN = re.compile(r"[0-9]++(?:_[0-9]++)*+")
+_HEX_RUN = re.compile(r"[0-9a-fA-F]++")
 _DURATION_REST = re.compile(r"[smhdwy]s?(?:[0-9]++[smhdw]s?)*+")
 _DIGITS: Final = "0123456789"
 _HEX_DIGITS: Final = "0123456789abcdefABCDEF"
@@ -399,7 +400,7 @@ def scan_number(text: str, pos: int, *, in_series: bool = False) -> tuple[int, b
             if text[at] in "._eE":
                 return at + 1, False
         elif char in digits:
-            run = _GROUPED_DIGITS.match(text, at) if digits is _DIGITS else None
+            run = (_DECIMAL_RUN if digits is _DIGITS else _HEX_RUN).match(text, at)
             at = run.end() if run else at + 1
         else:
             break
