@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from exporter.clock import Clock
-from exporter.errors import StorageError, WriteError
+from exporter.errors import ExporterError, StorageError, WriteError
 
 _CONNECT_TIMEOUT_S = 5.0
 _BACKOFF_FIRST_S = 0.25
@@ -34,7 +34,7 @@ class Purpose(Enum):
 
 
 @contextlib.contextmanager
-def translated(error_type: type[StorageError] = StorageError, doing: str = "") -> Iterator[None]:
+def translated(error_type: type[ExporterError] = StorageError, doing: str = "") -> Iterator[None]:
     """Turn asyncpg's, the network's and time-out exceptions into one of ours, with the cause attached.
 
     Raises: `error_type`.
