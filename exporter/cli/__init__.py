@@ -38,3 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

@@ -53,3 +53,12 @@ class GroupEvaluation:
     rules: tuple[RuleEvaluation, ...]
     duration_s: float = 0.0
     batches: tuple[SampleBatch, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GroupView:
+    """A rule group as it runs: its interval and its last evaluation (None before the first)."""
+
+    group: RuleGroup
+    interval_ms: int
+    evaluation: GroupEvaluation | None

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from exporter.clock import Clock
 from exporter.errors import QueryError
-from exporter.rules.alert import AlertInstance, AlertState
+from exporter.rules.instance import AlertInstance, AlertState
 from exporter.web.encode import rfc3339
 from exporter.web.ports import QueryService, RuleService
 

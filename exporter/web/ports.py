@@ -9,8 +9,7 @@ from typing import Any, Protocol
 from exporter.clock import Clock
 from exporter.model.labels import LabelSet, Matcher
 from exporter.promql.engine import Result
-from exporter.rules.evaluation import GroupEvaluation
-from exporter.rules.model import RuleGroup
+from exporter.rules.evaluation import GroupView
 
 
 class QueryService(Protocol):
@@ -47,15 +46,6 @@ class QueryService(Protocol):
         self, name: str, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int
     ) -> Sequence[str]:
         """The values of one label, sorted."""
-
-
-@dataclass(frozen=True, slots=True)
-class GroupView:
-    """A rule group as it runs: its interval and its last evaluation (None before the first)."""
-
-    group: RuleGroup
-    interval_ms: int
-    evaluation: GroupEvaluation | None
 
 
 class RuleService(Protocol):
