@@ -133,7 +133,7 @@ class RuleLoop:
                 await self._evaluate(one, slot_ms)
             except Exception as error:
                 self._on_fault("rules", error)
-            slot_ms, missed = following_slot(one.group.key, slot_ms, one.interval_ms, self._clock.now_ms())
+            slot_ms, missed = following_slot(one.group.key, one.interval_ms, slot_ms, self._clock.now_ms())
             if missed:
                 self._metrics.missed.labels(one.group.name).inc(missed)
                 log.warning("group %s missed %d evaluations: they take too long", one.group.name, missed)

@@ -48,16 +48,23 @@ class SnapshotLoop:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            try:
-                await self.take()
-            except Exception as error:
-                self._on_fault("snapshot", error)
-            now_ms = self._clock.now_ms()
-            next_ms = (now_ms // self._interval_ms + 1) * self._interval_ms
-            missed = (next_ms - self._last_ms) // self._interval_ms - 1 if self._last_ms else 0
-            if missed > 0:
-                self._metrics.snapshots_missed.inc(missed)
-            await self._clock.sleep((next_ms - now_ms) / 1000)
+            await self._clock.sleep(await self.turn())
+
+    async def turn(self) -> float:
+        """One snapshot, whatever comes of it; returns the seconds to the next slot."""
+        before_ms = self._last_ms
+        try:
+            await self.take()
+        except Exception as error:
+            self._on_fault("snapshot", error)
+        if before_ms:
+            passed = self._slot(self._last_ms) - self._slot(before_ms)
+            self._metrics.snapshots_missed.inc(max(0, passed - 1))
+        now_ms = self._clock.now_ms()
+        return ((self._slot(now_ms) + 1) * self._interval_ms - now_ms) / 1000
+
+    def _slot(self, ts_ms: int) -> int:
+        return ts_ms // self._interval_ms
 
     async def take(self) -> int:
         """One snapshot now; returns its time. Two in one millisecond are one."""
