@@ -22,16 +22,18 @@ class TemplateSettings:
 class Expander:
     """Expands the labels and annotations of one evaluation; `faults` holds what went wrong, in order.
 
-    `cache` keeps parsed templates between evaluations, by text.
+    `rule_name` stands in messages. `cache` keeps parsed templates between evaluations.
     """
 
     def __init__(
         self,
+        rule_name: str,
         settings: TemplateSettings,
         query: TemplateQuery,
         now_ms: int,
-        cache: MutableMapping[str, Template],
+        cache: MutableMapping[tuple[str, str], Template],
     ) -> None:
+        self._template_name = f"__alert_{rule_name}"
         self._settings = settings
         self._query = query
         self._now_ms = now_ms
@@ -43,9 +45,10 @@ class Expander:
         if "{{" not in text:
             return text
         try:
-            template = self._cache.get(text)
+            key = (self._template_name, text)
+            template = self._cache.get(key)
             if template is None:
-                template = self._cache[text] = Template.parse(text, name)
+                template = self._cache[key] = Template.parse(text, self._template_name)
             return template.expand(
                 TemplateContext(
                     labels=labels,

@@ -183,7 +183,8 @@ class _FileReader(Reader):
             if expr is None:
                 return None
             return RecordingRule(name, expr, to_text(expr), labels, key, node.line, node.column)
-        self._check_templates(entries, "labels", what)
+        self._check_templates(entries, "labels", name)
+        self._check_templates(entries, "annotations", name)
         annotations = self._annotations(entries, what)
         ours = self._defaults(entries, what, defaults)
         for_ms = self._duration(entries, "for", what)
@@ -235,28 +236,27 @@ class _FileReader(Reader):
         try:
             return parse_expr(node.text or "")
         except QueryError as error:
-            line, column = self._place_in(node, str(error))
+            found = _QUERY_PLACE.match(str(error))
+            place = (int(found[1]), int(found[2])) if found else (1, 1)
+            line, column = self._place_in(node, *place)
             self.problems.append(
                 Problem(f"could not parse expression: {error} ({what})", self.file, line, column)
             )
             return None
 
-    def _place_in(self, node: YamlNode, message: str) -> tuple[int, int]:
-        """Where in the file a fault stands that the parser places inside the text of a scalar."""
-        found = _QUERY_PLACE.match(message)
+    def _place_in(self, node: YamlNode, line: int, column: int) -> tuple[int, int]:
+        """Where in the file a fault stands that lies at line:column inside the text of a scalar."""
         start = self._lines[node.line - 1][node.column - 1 :] if 0 < node.line <= len(self._lines) else ""
-        if found is None:
-            return node.line, node.column
-        line, column = int(found[1]), int(found[2])
         block = _BLOCK_SCALAR.match(start)
-        if block is not None:
-            body = node.line + line if block[0][-1] == "|" else node.line + 1
-            text = self._lines[body - 1] if body <= len(self._lines) else ""
-            indent = len(text) - len(text.lstrip())
-            return body, indent + column if block[0][-1] == "|" else indent + 1
-        if "\n" in (node.text or "") or line > 1:
-            return node.line, node.column
-        return node.line, node.column + column - 1 + (1 if start[:1] in ("'", '"') else 0)
+        if block is None:
+            if line != 1:  # a folded or escaped line break: only the start is sure
+                return node.line, node.column
+            return node.line, node.column + column - 1 + (start[:1] in ("'", '"'))
+        literal = block[0].endswith("|")
+        body = node.line + (line if literal else 1)
+        text = self._lines[body - 1] if body <= len(self._lines) else ""
+        indent = len(text) - len(text.lstrip())
+        return body, indent + (column if literal else 1)
 
     def _labels(self, entries: Mapping[str, YamlNode], what: str) -> dict[str, str]:
         node = entries.get("labels", _NOTHING)
@@ -270,17 +270,19 @@ class _FileReader(Reader):
         for name, key in (node.keys or {}).items():
             if not _LABEL_NAME.fullmatch(name):
                 self.problem(key, f'invalid annotation name "{name}" in {what}', _LABEL_ALLOWED)
-        self._check_templates(entries, "annotations", what)
         return self.string_map(node, f"annotations of {what}")
 
-    def _check_templates(self, entries: Mapping[str, YamlNode], key: str, what: str) -> None:
+    def _check_templates(self, entries: Mapping[str, YamlNode], key: str, alert: str) -> None:
+        singular = key.removesuffix("s")
         for name, node in (entries.get(key, _NOTHING).entries or {}).items():
             if node.text is None or "{{" not in node.text:
                 continue
             try:
-                Template.parse(node.text, name)
+                Template.parse(node.text, f"__alert_{alert}")
             except TemplateError as error:
-                self.problem(node, f'template of {key[:-1]} "{name}" of {what}: {error}')
+                line, column = self._place_in(node, error.line, error.column)
+                message = f'template of {singular} "{name}" of alert "{alert}": {error.detail}'
+                self.problems.append(Problem(message, self.file, line, column))
 
     def _defaults(self, entries: Mapping[str, YamlNode], what: str, given: _Defaults) -> _Defaults:
         cooldown_ms = self._duration(entries, "cooldown", what)

@@ -55,7 +55,7 @@ class GroupState:
     last_ts_ms: int = 0
     duration_s: float = 0.0
     grace_until_ms: int = 0
-    templates: dict[str, Template] = field(default_factory=dict)
+    templates: dict[tuple[str, str], Template] = field(default_factory=dict)
 
     def of(self, rule: Rule) -> RuleState:
         """The state of a rule; an empty one for a rule that was never evaluated."""
@@ -139,7 +139,9 @@ class _Run:
 
     def _alerting(self, rule: AlertingRule, last: RuleState) -> tuple[RuleState, tuple[Transition, ...]]:
         labels, values = self._vector(rule.expr_text)
-        expander = Expander(self._settings, self._template_query, self._ts_ms, self._state.templates)
+        expander = Expander(
+            rule.name, self._settings, self._template_query, self._ts_ms, self._state.templates
+        )
         advanced = advance(
             rule,
             last.instances,
