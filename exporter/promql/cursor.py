@@ -35,7 +35,7 @@ class ParseError(Exception):
 
 
 class Cursor:
-    """Reads tokens one ahead. `token` is the next one, `last_end` the end of the one just taken.
+    """Reads tokens one ahead. `last_end` is the end of the token just taken.
 
     All methods that meet a fault raise ParseError. `context` is what a fault is "in" when the rule that
     meets it has no words of its own (inside an aggregation: " in aggregation").
@@ -47,7 +47,17 @@ class Cursor:
         self._depth = 0
         self.context = ""
         self.last_end = 0
-        self.token = self._read()
+        self._token: Token | None = None
+
+    @property
+    def token(self) -> Token:
+        """The token to come; read when first asked for.
+
+        So what is wrong with the text before it is said before its own faults, as in Prometheus.
+        """
+        if self._token is None:
+            self._token = self._read()
+        return self._token
 
     def _read(self) -> Token:
         self._tokens += 1
@@ -62,7 +72,7 @@ class Cursor:
         """The current token, moving on to the next."""
         token = self.token
         self.last_end = token.end
-        self.token = self._read()
+        self._token = None
         return token
 
     def accept(self, text: str) -> Token | None:

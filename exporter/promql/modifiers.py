@@ -68,9 +68,9 @@ def _bracket(cursor: Cursor, expr: Expr) -> Expr:
     cursor.take()
     if not isinstance(expr, VectorSelector):
         raise ParseError("ranges only allowed for vector selectors", opening.start)
-    if expr.offset_ms or expr.offset_expr is not None:
+    if expr.offset_ms:
         raise ParseError("no offset modifiers allowed before range", opening.start)
-    if expr.at is not None:
+    if expr.at is not None and expr.at.kind == "time":
         raise ParseError("no @ modifiers allowed before range", opening.start)
     span = Span(expr.span.start, cursor.last_end)
     return MatrixSelector(expr, milliseconds(length), span, expression(length))
