@@ -76,7 +76,9 @@ class CollectConfig:
     system: bool = option(True, "CPU, memory, disk, network and this process, by psutil")
     postgres: bool = option(True, "the database's own statistics")
     sql: tuple[str, ...] = option(("sql/queries.yml",), "files of SQL collectors, globs allowed")
-    providers: Mapping[str, ProviderConfig] = option({}, "upstream APIs, by name")
+    providers: Mapping[str, ProviderConfig] = field(
+        default_factory=dict, metadata={"help": "upstream APIs, by name", "unit": ""}
+    )
 
 
 @dataclass(frozen=True, slots=True)
