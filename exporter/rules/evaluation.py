@@ -24,7 +24,8 @@ class RuleEvaluation:
 
     `active` are its pending and firing instances, `resolved` those that resolved within the last 15 minutes
     (both empty for a recording rule). `error` is '' where health is ok. `samples` counts what it wrote,
-    staleness markers apart. `evaluated_at_ms` is the group's time.
+    staleness markers apart. With `template_faults` the health is bad
+    though the rule was evaluated and its alerts go on. `evaluated_at_ms` is the group's time.
     """
 
     rule: Rule
@@ -36,7 +37,7 @@ class RuleEvaluation:
     active: tuple[AlertInstance, ...] = ()
     resolved: tuple[AlertInstance, ...] = ()
     samples: int = 0
-    warnings: tuple[str, ...] = ()
+    template_faults: tuple[str, ...] = ()
 
     @property
     def state(self) -> AlertState:

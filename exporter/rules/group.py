@@ -63,6 +63,7 @@ class GroupState:
 
 
 _FRESH = RuleState()
+_Alerting = tuple[RuleState, tuple[Transition, ...], tuple[str, ...]]
 
 
 def evaluate_group(
@@ -120,16 +121,17 @@ class _Run:
         started = self._monotonic()
         last = self._state.of(rule)
         transitions: tuple[Transition, ...] = ()
+        faults: tuple[str, ...] = ()
         try:
             if isinstance(rule, AlertingRule):
-                state, transitions = self._alerting(rule, last)
+                state, transitions, faults = self._alerting(rule, last)
             else:
                 state = self._recording(rule, last)
         except ExporterError as error:
             state = replace(last, health=RuleHealth.ERR, error=str(error))
         state = replace(state, duration_s=self._monotonic() - started, evaluated_at_ms=self._ts_ms)
         self._state.rules[rule.key] = state
-        return _evaluation(rule, state, transitions)
+        return _evaluation(rule, state, transitions, faults)
 
     def _recording(self, rule: RecordingRule, last: RuleState) -> RuleState:
         labels, values = self._vector(rule.expr_text)
@@ -137,7 +139,7 @@ class _Run:
         self._write(written, values, last.written)
         return RuleState({}, written, RuleHealth.OK)
 
-    def _alerting(self, rule: AlertingRule, last: RuleState) -> tuple[RuleState, tuple[Transition, ...]]:
+    def _alerting(self, rule: AlertingRule, last: RuleState) -> _Alerting:
         labels, values = self._vector(rule.expr_text)
         expander = Expander(
             rule.name, self._settings, self._template_query, self._ts_ms, self._state.templates
@@ -156,9 +158,11 @@ class _Run:
         if written.labels == last.written.labels:
             written = last.written
         self._write(written, np.array([value for _, value in advanced.samples], np.float64), last.written)
-        error = advanced.error or "; ".join(f"template of {fault}" for fault in expander.faults[:3])
+        faults = tuple(f"template of {fault}" for fault in expander.faults)
+        error = advanced.error or "; ".join(faults[:3])
         health = RuleHealth.ERR if error else RuleHealth.OK
-        return RuleState(advanced.instances, written, health, error), advanced.transitions
+        state = RuleState(advanced.instances, written, health, error)
+        return state, advanced.transitions, () if advanced.error else faults
 
     def _vector(self, text: str) -> tuple[tuple[LabelSet, ...], Float64s]:
         result = self._query(text, self._sample_ts_ms)
@@ -182,7 +186,9 @@ class _Run:
             self.batches.append(batch)
 
 
-def _evaluation(rule: Rule, state: RuleState, transitions: tuple[Transition, ...] = ()) -> RuleEvaluation:
+def _evaluation(
+    rule: Rule, state: RuleState, transitions: tuple[Transition, ...], faults: tuple[str, ...]
+) -> RuleEvaluation:
     instances = state.instances.values()
     return RuleEvaluation(
         rule=rule,
@@ -194,4 +200,5 @@ def _evaluation(rule: Rule, state: RuleState, transitions: tuple[Transition, ...
         active=tuple(one for one in instances if one.state is not AlertState.INACTIVE),
         resolved=tuple(one for one in instances if one.state is AlertState.INACTIVE),
         samples=len(state.written.labels),
+        template_faults=faults,
     )

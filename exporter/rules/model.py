@@ -30,21 +30,21 @@ class AlertingRule:
     """
 
     name: str
-    expr: Expr
+    expr: Expr = field(compare=False)  # its text tells; the places in it do not matter
     expr_text: str
     for_ms: int = 0
     keep_firing_for_ms: int = 0
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     cooldown_ms: int = 0
     cooldown_by: tuple[str, ...] | None = None
     missing_data: MissingData = MissingData.RESOLVE
-    keep_firing_expr: Expr | None = None
+    keep_firing_expr: Expr | None = field(default=None, compare=False)
     keep_firing_text: str = ""
     key: str = ""
     expr_digest: str = ""
-    line: int = 0
-    column: int = 0
+    line: int = field(default=0, compare=False)
+    column: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         if not self.key:
@@ -63,12 +63,12 @@ class RecordingRule:
     """One recording rule; `record` is the metric name of its samples, `labels` are set on each."""
 
     record: str
-    expr: Expr
+    expr: Expr = field(compare=False)
     expr_text: str
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     key: str = ""
-    line: int = 0
-    column: int = 0
+    line: int = field(default=0, compare=False)
+    column: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         if not self.key:
@@ -97,10 +97,10 @@ class RuleGroup:
     interval_ms: int | None = None
     limit: int = 0
     query_offset_ms: int | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     key: str = ""
-    line: int = 0
-    column: int = 0
+    line: int = field(default=0, compare=False)
+    column: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         if not self.key:
