@@ -55,7 +55,17 @@ class ExpositionError(InputError):
 
 
 class TemplateError(ExporterError):
-    """A template cannot be parsed or expanded."""
+    """A template cannot be parsed or expanded. `str()` is the message Prometheus would give.
+
+    `detail` is that message without the part that names the phase; `line` and `column` count from 1 in the
+    template's own text, 0 where unknown.
+    """
+
+    def __init__(self, message: str, *, detail: str = "", line: int = 0, column: int = 0) -> None:
+        self.detail = detail or message
+        self.line = line
+        self.column = column
+        super().__init__(message)
 
 
 class QueryErrorKind(Enum):
