@@ -1,0 +1,214 @@
+"""HTTP with aiohttp: one bounded request, every foreign exception translated once.
+
+Bounds: time of the whole call, size of the body on the wire and after decompression (we decompress, so that a
+small body cannot become a large one first). Redirects are never followed here. The caller is asked when the
+request goes out: right after a connection was made or found, as connecting may take long.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import aiohttp
+
+from exporter import __version__
+from exporter.errors import ApiError, ApiErrorKind
+
+USER_AGENT = f"quantum-exporter/{__version__}"
+MAX_BODY_BYTES = 8 * 1024 * 1024
+
+
+class TransportError(ApiError):
+    """A call that brought no usable answer; `retryable` says whether a second try may."""
+
+    def __init__(self, message: str, kind: ApiErrorKind, *, retryable: bool = True) -> None:
+        self.retryable = retryable
+        super().__init__(message, kind)
+
+
+class Wire(Protocol):
+    """Is asked before a request goes out."""
+
+    async def sent(self) -> None:
+        """The request goes out when this returns.
+
+        Called again where aiohttp repeats it by itself, because a kept connection turned out to be closed.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One request; `json` is None for none."""
+
+    method: str
+    url: str
+    params: tuple[tuple[str, str], ...]
+    headers: Mapping[str, str]
+    timeout_s: float
+    json: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """Status, headers with lower-case names, and the decompressed body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Transport(Protocol):
+    """Sends one request."""
+
+    async def send(self, request: HttpRequest, wire: Wire) -> HttpAnswer:
+        """The answer, whatever its status.
+
+        Raises: TransportError (network, timeout, decode) where there is none.
+        """
+
+    async def close(self) -> None:
+        """Close all connections."""
+
+
+class AiohttpTransport:
+    """The transport over one aiohttp session, made at the first call."""
+
+    def __init__(self, *, max_body_bytes: int = MAX_BODY_BYTES, connections_per_host: int = 20) -> None:
+        self._max_body_bytes = max_body_bytes
+        self._connections_per_host = connections_per_host
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, request: HttpRequest, wire: Wire) -> HttpAnswer:
+        """The answer, whatever its status.
+
+        Raises: TransportError (network, timeout, decode) where there is none.
+        """
+        session = self._session or self._open()
+        with _translated(request.timeout_s):
+            async with session.request(
+                request.method,
+                request.url,
+                params=request.params,
+                headers=request.headers,
+                json=request.json,
+                timeout=aiohttp.ClientTimeout(total=request.timeout_s),
+                allow_redirects=False,
+                trace_request_ctx=wire,
+            ) as response:
+                body = await self._read(response)
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                return HttpAnswer(response.status, headers, body)
+
+    async def close(self) -> None:
+        """Close the session."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(_on_connection)
+        trace.on_connection_create_end.append(_on_connection)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit_per_host=self._connections_per_host, ttl_dns_cache=300),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={
+                "User-Agent": USER_AGENT,
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip, deflate",
+            },
+            auto_decompress=False,
+            trace_configs=[trace],
+        )
+        return self._session
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        most = self._max_body_bytes
+        if (response.content_length or 0) > most:
+            response.close()
+            raise TransportError(
+                f"the answer is larger than {most} bytes", ApiErrorKind.DECODE, retryable=False
+            )
+        unpacker = _Unpacker(response.headers.get("Content-Encoding", ""), most)
+        chunks = [unpacker.feed(chunk) async for chunk in response.content.iter_any()]
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+class _Unpacker:
+    """Decompresses a body piece by piece and stops at the bound."""
+
+    def __init__(self, encoding: str, most: int) -> None:
+        self._left = most
+        self._most = most
+        encoding = encoding.strip().lower()
+        self._inflate: Any = None
+        if encoding in ("gzip", "x-gzip", "deflate"):
+            self._inflate = zlib.decompressobj(47)  # 32 + 15: zlib or gzip by its header
+        elif encoding not in ("", "identity"):
+            raise TransportError(
+                f"the answer has an encoding that was not asked for: {encoding[:20]}", ApiErrorKind.DECODE
+            )
+
+    def feed(self, chunk: bytes) -> bytes:
+        data = chunk
+        if self._inflate is not None:
+            try:
+                data = self._inflate.decompress(chunk, self._left + 1)
+            except zlib.error as error:
+                raise TransportError("the compressed answer is damaged", ApiErrorKind.DECODE) from error
+        self._left -= len(data)
+        if self._left < 0:
+            raise TransportError(
+                f"the answer is larger than {self._most} bytes", ApiErrorKind.DECODE, retryable=False
+            )
+        return data
+
+
+async def _on_connection(_session: Any, context: SimpleNamespace, _params: Any) -> None:
+    await context.trace_request_ctx.sent()
+
+
+@contextmanager
+def _translated(timeout_s: float) -> Iterator[None]:
+    """Foreign exceptions as TransportError. No message holds a URL: its parameters may hold a key."""
+    try:
+        yield
+    except TransportError:
+        raise
+    except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError, ssl.SSLError) as error:
+        raise TransportError(f"TLS: {_reason(error)}", ApiErrorKind.NETWORK, retryable=False) from error
+    except TimeoutError as error:
+        raise TransportError(f"no answer within {timeout_s:g} s", ApiErrorKind.TIMEOUT) from error
+    except aiohttp.ClientConnectorDNSError as error:
+        raise TransportError(f"{error.host}: no address found", ApiErrorKind.NETWORK) from error
+    except aiohttp.ClientConnectorError as error:
+        raise TransportError(f"{error.host}:{error.port}: {_reason(error)}", ApiErrorKind.NETWORK) from error
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+        raise TransportError("not a valid URL", ApiErrorKind.NETWORK, retryable=False) from error
+    except aiohttp.ServerDisconnectedError as error:
+        raise TransportError("the connection was closed without an answer", ApiErrorKind.NETWORK) from error
+    except aiohttp.ClientPayloadError as error:
+        raise TransportError("the answer broke off", ApiErrorKind.NETWORK) from error
+    except (aiohttp.ClientResponseError, aiohttp.http_exceptions.HttpProcessingError) as error:
+        raise TransportError("the answer is not HTTP", ApiErrorKind.DECODE) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise TransportError(_reason(error), ApiErrorKind.NETWORK) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What the operating system said, without addresses."""
+    cause = getattr(error, "os_error", None) or error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"certificate refused ({cause.verify_message})"
+    if isinstance(cause, socket.gaierror):
+        return "no address found"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return type(cause).__name__
