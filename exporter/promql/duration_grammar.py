@@ -34,7 +34,7 @@ def offset_duration(cursor: Cursor) -> Expr:
     """The duration after `offset`; may be negative."""
     outer, cursor.context = cursor.context, _OFFSET_CONTEXT
     sign = cursor.take() if _at_sign(cursor) else None
-    duration = _primary(cursor)
+    duration = number_or_duration(cursor) if sign and at_number(cursor) else _primary(cursor)
     cursor.context = outer
     return duration if sign is None else _signed(sign, duration)
 
