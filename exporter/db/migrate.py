@@ -92,7 +92,9 @@ def read_migrations(sql_dir: Path) -> tuple[Migration, ...]:
     for path in sorted(sql_dir.glob("*.sql")):
         match = _FILE_NAME.fullmatch(path.name)
         if match is None:
-            raise MigrationError(f"{path}: a migration is named NNN_name.sql (lower case, digits, underscores)")
+            raise MigrationError(
+                f"{path}: a migration is named NNN_name.sql (lower case, digits, underscores)"
+            )
         sql = path.read_text(encoding="utf-8").replace("\r\n", "\n")
         migration = Migration(
             int(match[1]), match[2], path, sql, hashlib.sha256(sql.encode()).hexdigest()[:32]
@@ -199,7 +201,7 @@ async def _connection(url: str) -> AsyncIterator[Any]:
 
 
 async def _lock(connection: Any, clock: Clock, wait_s: float) -> None:
-    """Polled, not waited for: a session waiting inside a statement would hold up CREATE INDEX CONCURRENTLY."""
+    """Polled: a session waiting inside a statement would hold up CREATE INDEX CONCURRENTLY."""
     until = clock.monotonic() + wait_s
     while not await connection.fetchval("select pg_try_advisory_lock($1)", _LOCK_KEY):
         if clock.monotonic() >= until:
