@@ -91,12 +91,27 @@ class _Converter:
     def __init__(self, file: str) -> None:
         self._file = file
         self._count = 0
+        self._done: dict[int, tuple[YamlNode, int]] = {}  # an alias is the very node of its anchor
 
     def convert(self, node: yaml.Node) -> YamlNode:
-        self._count += 1
-        line, column = node.start_mark.line + 1, node.start_mark.column + 1
+        before = self._count
+        found, size = self._done.get(id(node), (None, 1))
+        self._count += size
+        if found is not None:
+            self._bound(node)
+            return found
+        found = self._convert(node)
+        self._done[id(node)] = found, self._count - before
+        return found
+
+    def _bound(self, node: yaml.Node) -> None:
         if self._count > _MAX_NODES:
+            line, column = node.start_mark.line + 1, node.start_mark.column + 1
             raise InputError(Problem("too large: aliases expand without end", self._file, line, column))
+
+    def _convert(self, node: yaml.Node) -> YamlNode:
+        self._bound(node)
+        line, column = node.start_mark.line + 1, node.start_mark.column + 1
         if isinstance(node, yaml.ScalarNode):
             return YamlNode(line, column, node.tag, text=node.value)
         if isinstance(node, yaml.SequenceNode):

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import math
+
+from exporter.model.labels import LabelSet
+from exporter.model.staleness import is_stale
+from exporter.rules.carry_over import RESTORE_GRACE_MS, carry_over, restore
+from exporter.rules.group import GroupState, RuleState
+from exporter.rules.instance import RESTORED, AlertInstance, AlertState, ResolveReason, TransitionKind
+from exporter.rules.model import RuleGroup
+from exporter.rules.recording import Written
+from tests.rules.build import groups
+
+SERIES = LabelSet.of({"__name__": "ALERTS", "alertname": "A"})
+FIRING = AlertInstance(
+    LabelSet.of({"alertname": "A"}), state=AlertState.FIRING, active_at_ms=1, fired_at_ms=2, episode_id="e"
+)
+PENDING = AlertInstance(LabelSet.of({"alertname": "A", "x": "y"}), state=AlertState.PENDING, active_at_ms=1)
+
+
+def group(*rules: str, name: str = "g") -> RuleGroup:
+    (one,) = groups(f"groups:\n- name: {name}\n  rules:\n" + "".join(f"  - {rule}\n" for rule in rules))
+    return one
+
+
+def state_of(one: RuleGroup) -> GroupState:
+    instances = {instance.labels: instance for instance in (FIRING, PENDING)}
+    return GroupState({one.rules[0].key: RuleState(instances, Written((SERIES,)))})
+
+
+def test_a_changed_for_or_threshold_keeps_what_runs() -> None:
+    """Instances stay when `for`, annotations, cooldown or the expression change; the change is reported."""
+    old = group("{alert: A, expr: x > 1}")
+    for rule in (
+        "{alert: A, expr: x > 1, for: 1h}",
+        "{alert: A, expr: x > 1, annotations: {s: t}}",
+        "{alert: A, expr: x > 1, cooldown: 1h}",
+        "{alert: A, expr: x > 2}",
+    ):
+        new = group(rule)
+        done = carry_over([(old, state_of(old))], [new], 100)
+        assert (done.added, done.changed, done.removed, done.farewell) == ((), ("g/A",), (), ())
+        assert list(done.states[new.key].of(new.rules[0]).instances.values()) == [FIRING, PENDING]
+
+
+def test_the_same_rules_report_no_change() -> None:
+    """A reload of equal rules at other lines changes nothing."""
+    old = group("{alert: A, expr: x > 1}")
+    done = carry_over([(old, state_of(old))], [group("{alert: B, expr: y}", "{alert: A, expr: x>1}")], 100)
+    assert (done.added, done.changed, done.removed) == (("g/B",), (), ())
+    assert done.summary == "added: g/B"
+
+
+def test_a_removed_rule_resolves_with_its_reason_and_ends_its_series() -> None:
+    """Firing instances resolve as "rule removed", pending ones are cleared, recorded series get markers."""
+    old = group("{alert: A, expr: x > 1}")
+    done = carry_over([(old, state_of(old))], [group("{alert: B, expr: y}")], 100)
+    (farewell,) = done.farewell
+    (rule,) = farewell.rules
+    assert [(one.kind, one.reason) for one in rule.transitions] == [
+        (TransitionKind.RESOLVED, ResolveReason.RULE_REMOVED),
+        (TransitionKind.CLEARED, None),
+    ]
+    (batch,) = farewell.batches
+    assert batch.labels == (SERIES,)
+    assert is_stale(float(batch.values[0]))
+    assert done.removed == ("g/A",)
+
+
+def test_a_removed_group_says_farewell_too() -> None:
+    """All rules of a group that is gone are removed."""
+    old = group("{alert: A, expr: x > 1}")
+    done = carry_over([(old, state_of(old))], [], 100)
+    assert done.removed == ("g/A",)
+    assert done.states == {}
+
+
+def test_restore_resumes_and_resolves_orphans() -> None:
+    """Stored instances are taken up by rule key, held for a grace; those of unknown rules resolve."""
+    one = group("{alert: A, expr: x > 1}")
+    key = one.rules[0].key
+    states, orphans = restore([one], {key: [FIRING], "gone": [FIRING, PENDING]}, 1000)
+    state = states[one.key]
+    assert state.grace_until_ms == 1000 + RESTORE_GRACE_MS
+    (instance,) = state.rules[key].instances.values()
+    assert (instance.held, instance.episode_id, instance.active_at_ms) == (RESTORED, "e", 1)
+    assert [one.reason for one in orphans["gone"]] == [ResolveReason.RULE_REMOVED, None]
+    assert not math.isnan(instance.value)
