@@ -20,6 +20,11 @@ _TABLE = "quantum_samples"
 _INCOMING = "quantum_incoming_samples"
 _THREAD_ABOVE = 5000  # rows from which encoding leaves the event loop
 _EPOCH = datetime.date(1970, 1, 1)
+# Restored, made anew or truncated: each changes one of these, and the same ids may then be other series.
+_IDENTITY = """
+select pg_postmaster_start_time(), (select oid from pg_database where datname = current_database()),
+    to_regclass('quantum_series')::oid, pg_relation_filenode(to_regclass('quantum_series'))
+"""
 _ENSURE_DAY = "select quantum_ensure_day_partitions($1::text::regclass, $2::date, $2::date)"
 
 
@@ -39,6 +44,7 @@ class SampleCopier:
         self._series = SeriesIds()
         self._encoder = CopyEncoder()
         self._days: set[int] = set()
+        self._identity: tuple[Any, ...] | None = None
         self.refused_rows = 0  # of the last write: series that text columns cannot hold
 
     async def write(self, batches: Sequence[SampleBatch]) -> int:
@@ -54,8 +60,7 @@ class SampleCopier:
         except WriteError as error:
             if isinstance(error.__cause__, asyncpg.DataError):
                 raise RejectedError(str(error)) from error
-            self._series.forget()
-            self._days.clear()
+            self._identity = None
             raise
 
     async def make_days_ahead(self, now_ms: int, days: int = 2) -> None:
@@ -65,6 +70,7 @@ class SampleCopier:
             await self._ensure_days(connection, range(today, today + days + 1))
 
     async def _write(self, connection: Any, batches: Sequence[SampleBatch]) -> int:
+        await self._recognise(connection)
         parts = []
         refused = 0
         for batch in batches:
@@ -85,6 +91,14 @@ class SampleCopier:
                 await self._copy(connection, data)
         self.refused_rows = refused
         return len(rows)
+
+    async def _recognise(self, connection: Any) -> None:
+        """Forget what was learned from another database than this one."""
+        identity = tuple(await connection.fetchrow(_IDENTITY))
+        if identity != self._identity:
+            self._series.forget()
+            self._days.clear()
+            self._identity = identity
 
     def _encode(self, parts: Any) -> tuple[SampleRows, CopyData]:
         rows = gather(parts)

@@ -57,8 +57,8 @@ def is_storable(labels: LabelSet) -> bool:
 class SeriesIds:
     """Remembers the id of each label set, and for each `labels` tuple its prepared row numbers.
 
-    `forget` after an outage: the database that comes back may be another one (restored, or made anew), where
-    the same ids belong to other series.
+    `forget` when the database is not the one it was (restored, made anew): there the same ids belong to other
+    series.
     """
 
     def __init__(self) -> None:

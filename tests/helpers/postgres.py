@@ -10,13 +10,14 @@ import signal
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
 from exporter.assets import asset_dir
 from exporter.db.cluster import Cluster, programs_dir
 
-_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_FAST = {"fsync": "off", "full_page_writes": "off"}  # commits must survive kill -9, not a power cut
 
 
 class PostgresServer:
@@ -92,6 +93,12 @@ class PostgresServer:
             from exporter.db.migrate import migrate_up
 
             name = self.create_database()
-            asyncio.run(migrate_up(self.url(name), asset_dir("sql")))
+            # in a thread: the caller may be inside an event loop
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(asyncio.run, migrate_up(self.url(name), asset_dir("sql"))).result()
             self._template = name
         return self._template
+
+    def migrated_url(self) -> str:
+        """The URL of a new database with every migration applied."""
+        return self.url(self.create_database(self.migrated_template()))
