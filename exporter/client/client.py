@@ -220,7 +220,7 @@ class ApiClient:
         policy = replace(policy, swr_s=0.0)  # no age is told, so that the time is kept
         label = self._label(provider, path)
         call = Call("GET", path, key[2], label, _unread(declared), priority, self._monotonic() + deadline_s)
-        return (await self._get(upstream, key, call, policy, stale_s > 0)).data
+        return (await self._get(upstream, key, call, policy, policy, stale_s > 0)).data
 
     async def call(
         self,
@@ -243,13 +243,16 @@ class ApiClient:
         upstream = self._upstream(provider)
         spec = upstream.config.spec.endpoints[endpoint]
         merged = _frozen({**spec.params, **(params or {})})
-        policy = spec.policy if max_age_s is None else replace(spec.policy, ttl_s=max_age_s, swr_s=0.0)
+        policy = keep = spec.policy
+        if max_age_s is not None:
+            policy = replace(policy, ttl_s=max_age_s, swr_s=0.0)
+            keep = replace(keep, ttl_s=max(keep.ttl_s, max_age_s))
         if not allow_stale:
             policy = replace(policy, swr_s=0.0)
         key = (provider, endpoint, merged, "")
         deadline = self._monotonic() + deadline_s
         call = Call(spec.method, spec.path, merged, spec.path, spec, priority, deadline)
-        return await self._get(upstream, key, call, policy, allow_stale)
+        return await self._get(upstream, key, call, policy, keep, allow_stale)
 
     async def first_of(
         self, chain: Sequence[tuple[str, str]], *, max_age_s: float | None = None, deadline_s: float = 30.0
@@ -365,7 +368,13 @@ class ApiClient:
         return self._upstream(provider).gate.limits.gap_s
 
     async def _get(
-        self, upstream: Upstream, key: Hashable, call: Call, policy: CachePolicy, allow_stale: bool
+        self,
+        upstream: Upstream,
+        key: Hashable,
+        call: Call,
+        policy: CachePolicy,
+        keep: CachePolicy,
+        allow_stale: bool,
     ) -> ApiResult:
         now = self._monotonic()
         counters = self._counters[upstream.config.name]
@@ -391,7 +400,7 @@ class ApiClient:
             self._totals[1] += 1
             counters.miss.inc()
         try:
-            answer = await self._fly(upstream, key, call, policy)
+            answer = await self._fly(upstream, key, call, keep)
         except ApiError:
             if allow_stale and entry is not None and freshness is Freshness.STALE:
                 self._totals[2] += 1

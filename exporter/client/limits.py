@@ -119,7 +119,7 @@ class ProviderLimits:
                 in_force = entry.spec.in_force(limit) or limit
                 entry.log.limit = in_force
                 if entry.pace is not None:
-                    entry.pace.gap_s = _gap_s(entry.spec, in_force)
+                    entry.pace.set_gap(_gap_s(entry.spec, in_force), now)
             if used is not None:
                 unseen = min(used, entry.log.limit) - entry.log.used(now)
                 step = entry.spec.period_s / (unseen + 1) if entry.spec.paced and unseen > 0 else 0.0

@@ -112,3 +112,9 @@ class Pace:
     def release(self) -> None:
         """The last turn was not used."""
         self._ahead -= self.gap_s
+
+    def set_gap(self, gap_s: float, now: float) -> None:
+        """Change the gap; turns taken ahead count as taken at the new one."""
+        if self._ahead > now:
+            self._ahead = now + (self._ahead - now) * gap_s / self.gap_s
+        self.gap_s = gap_s
