@@ -140,10 +140,8 @@ class RuleLoop:
 
     async def evaluate_all(self) -> list[GroupEvaluation]:
         """Every group once, now, beside the schedule."""
-        found = []
-        for one in list(self._running.values()):
-            found.append(await self._evaluate(one, self._clock.now_ms()))
-        return found
+        groups = list(self._running.values())
+        return [await self._evaluate(one, self._clock.now_ms()) for one in groups]
 
     async def _evaluate(self, one: _Running, ts_ms: int) -> GroupEvaluation:
         assert one.busy is not None

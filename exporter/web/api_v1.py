@@ -5,9 +5,11 @@ Source: Prometheus' HTTP API document; envelope, codes and error types as its we
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -17,6 +19,7 @@ from exporter.errors import QueryError, StorageError
 from exporter.model.labels import Matcher
 from exporter.promql.parse import parse_expr, parse_selector
 from exporter.promql.printer import to_pretty
+from exporter.promql.values import InstantVector, RangeMatrix, Result
 from exporter.web import encode
 from exporter.web.params import (
     MAX_TIME_MS,
@@ -266,7 +269,7 @@ class ApiV1:
 
     async def tsdb(self, params: Params, request: web.Request) -> web.Response:
         """Statistics of the head."""
-        return success(self._deps.status.head_stats())
+        return success(await asyncio.to_thread(self._deps.status.head_stats))
 
     def _time(self, params: Params, name: str, default: int) -> int:
         text = _first(params, name)
@@ -337,12 +340,23 @@ def _query_failure(error: QueryError) -> web.Response:
     return failure(error.kind.error_type, message)
 
 
-def _result(result: Any, limit: int) -> web.Response:
-    warnings = list(result.warnings)
-    if limit and result.size > limit:
-        result = result.limited(limit)
+def _result(result: Result, limit: int) -> web.Response:
+    warnings, value = list(result.warnings), result.value
+    if limit and isinstance(value, (InstantVector, RangeMatrix)) and len(value) > limit:
+        result = replace(result, value=_head(value, limit))
         warnings.append("results truncated due to limit")
     return success(encode.RawJson(result.to_json_bytes()), warnings, result.infos)
+
+
+def _head(value: InstantVector | RangeMatrix, limit: int) -> InstantVector | RangeMatrix:
+    """The first series of a value."""
+    labels = value.labels[:limit]
+    if isinstance(value, InstantVector):
+        return InstantVector(labels, value.values[:limit], value.ts_ms)
+    if value.offsets is not None:
+        return RangeMatrix(labels, value.ts_ms, value.values, offsets=value.offsets[: limit + 1])
+    present = None if value.present is None else value.present[:limit]
+    return RangeMatrix(labels, value.ts_ms, value.values[:limit], present)
 
 
 def _limited(found: Sequence[Any], limit: int) -> web.Response:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from exporter.clock import Clock
 from exporter.errors import QueryError
+from exporter.promql.values import InstantVector
 from exporter.rules.instance import AlertInstance, AlertState
 from exporter.web.encode import rfc3339
 from exporter.web.ports import QueryService, RuleService
@@ -108,7 +109,9 @@ class DashboardDocument:
         except QueryError:
             return ()  # the embedded engine knows these expressions; a remote one may be away
         value = result.value
-        pairs = zip(value.labels, value.values.tolist(), strict=True)  # type: ignore[union-attr]
+        if not isinstance(value, InstantVector):
+            return ()
+        pairs = zip(value.labels, value.values.tolist(), strict=True)
         return [(labels.as_dict(), round(number, 4)) for labels, number in pairs if math.isfinite(number)]
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from exporter.clock import Clock
 from exporter.model.labels import LabelSet, Matcher
-from exporter.promql.engine import Result
+from exporter.promql.values import Result
 from exporter.rules.evaluation import GroupView
 
 
@@ -72,7 +72,7 @@ class Status:
     config_yaml: Callable[[], str]
     flags: Mapping[str, str]
     runtime: Callable[[], Mapping[str, Any]]
-    head_stats: Callable[[], Mapping[str, Any]]
+    head_stats: Callable[[], Mapping[str, Any]]  # may be slow: called in a thread
     metadata: Callable[[], Mapping[str, tuple[str, str, str]]]  # name -> (type, help, unit)
     alertmanagers: Callable[[], Sequence[str]]
     targets: Callable[[], Mapping[str, Any]]

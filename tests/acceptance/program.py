@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 def wait_for(what: str, check: Callable[[], Any], timeout_s: float, every_s: float = 0.5) -> Any:
-    """The first true answer of a check; fails with `what` after the time. These tests watch real time pass."""
+    """The first true answer of a check; fails with `what` after the time: real time passes here."""
     end = time.monotonic() + timeout_s
     last: Any = None
     while time.monotonic() < end:
@@ -57,7 +57,9 @@ class Program:
             path.write_text(config)
             arguments += f" --config.file {path}"
         self._log = self.log_path.open("wb")
-        environ = {key: value for key, value in os.environ.items() if not key.endswith(("_API_KEY", "DATABASE_URL"))}
+        environ = {
+            key: value for key, value in os.environ.items() if not key.endswith(("_API_KEY", "DATABASE_URL"))
+        }
         self.started = time.monotonic()
         self.process = subprocess.Popen(
             ["make", "--no-print-directory", target, f"ARGS={arguments}"],
