@@ -1,0 +1,61 @@
+"""Floats as Go prints them: Prometheus' API, `count_values` and the error texts need just these forms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+
+def api_float(value: float) -> str:
+    """The shortest digits that read back the same; exponent below 1e-6 and from 1e21 on (the HTTP API)."""
+    text = repr(value)
+    if text.endswith(".0"):
+        return text[:-2]
+    if "e" not in text:
+        return text if "n" not in text else _special(value)
+    size = abs(value)
+    return text if size < 1e-6 or size >= 1e21 else plain_float(value)
+
+
+def api_floats(values: Iterable[float]) -> list[str]:
+    """`api_float` of many."""
+    return [
+        text[:-2]
+        if text[-2:] == ".0"
+        else (text if "e" not in text and "n" not in text else api_float(value))
+        for value in values
+        if (text := repr(value))
+    ]
+
+
+def plain_float(value: float) -> str:
+    """The shortest digits that read back the same, never an exponent (Go's 'f', -1)."""
+    if value != value or value in (float("inf"), float("-inf")):
+        return _special(value)
+    text = format(Decimal(repr(value)), "f")
+    return text[:-2] if text.endswith(".0") else text
+
+
+def general_float(value: float) -> str:
+    """Go's %g and %v: exponent below 1e-4 and from 1e21 on."""
+    if value != value or value in (float("inf"), float("-inf")):
+        return _special(value)
+    size = abs(value)
+    if size and (size < 1e-4 or size >= 1e21):
+        text = repr(value)
+        if "e" in text:
+            return text.replace(".0e", "e")
+    return plain_float(value)
+
+
+def _special(value: float) -> str:
+    if value != value:
+        return "NaN"
+    return "+Inf" if value > 0 else "-Inf"
+
+
+def api_seconds(ts_ms: int) -> str:
+    """A time in seconds with three decimals where there are milliseconds."""
+    sign, rest = ("-", -ts_ms) if ts_ms < 0 else ("", ts_ms)
+    seconds, ms = divmod(rest, 1000)
+    return f"{sign}{seconds}.{ms:03d}" if ms else f"{sign}{seconds}"

@@ -1,0 +1,112 @@
+"""Functions of one value: arithmetic, trigonometry, parts of dates.
+
+Source: Prometheus' functions page. Dates are UTC and proleptic Gregorian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from exporter.model.samples import Float64s
+
+_DAY: Final = 86_400
+
+
+def _sgn(values: Float64s) -> Float64s:
+    return np.where(values < 0, -1.0, np.where(values > 0, 1.0, values))
+
+
+UNARY: Final[Mapping[str, Callable[[Float64s], Float64s]]] = MappingProxyType(
+    {
+        "abs": np.abs,
+        "ceil": np.ceil,
+        "floor": np.floor,
+        "exp": np.exp,
+        "sqrt": np.sqrt,
+        "ln": np.log,
+        "log2": np.log2,
+        "log10": np.log10,
+        "sin": np.sin,
+        "cos": np.cos,
+        "tan": np.tan,
+        "asin": np.arcsin,
+        "acos": np.arccos,
+        "atan": np.arctan,
+        "sinh": np.sinh,
+        "cosh": np.cosh,
+        "tanh": np.tanh,
+        "asinh": np.arcsinh,
+        "acosh": np.arccosh,
+        "atanh": np.arctanh,
+        "rad": lambda values: values * np.pi / 180,
+        "deg": lambda values: values * 180 / np.pi,
+        "sgn": _sgn,
+    }
+)
+
+
+def clamp(values: Float64s, least: Float64s, most: Float64s) -> Float64s:
+    """Values held between two bounds (T,); NaN anywhere gives NaN."""
+    return np.maximum(least, np.minimum(most, values))
+
+
+def round_to(values: Float64s, nearest: Float64s | float) -> Float64s:
+    """Values rounded to a multiple, halves up."""
+    inverse = 1.0 / np.asarray(nearest, np.float64)
+    return np.floor(values * inverse + 0.5) / inverse
+
+
+def _seconds(values: Float64s) -> np.ndarray:
+    """Whole Unix seconds, towards zero, within what a date can say; out of range counts as 0."""
+    limit = 8.64e12
+    return np.where(np.abs(values) < limit, np.trunc(values), 0.0).astype(np.int64)
+
+
+def _days(values: Float64s) -> np.ndarray:
+    return np.floor_divide(_seconds(values), _DAY).astype("datetime64[D]")
+
+
+def _year(values: Float64s) -> Float64s:
+    return _days(values).astype("datetime64[Y]").astype(np.int64) + 1970.0
+
+
+def _month(values: Float64s) -> Float64s:
+    return _days(values).astype("datetime64[M]").astype(np.int64) % 12 + 1.0
+
+
+def _day_of_month(values: Float64s) -> Float64s:
+    days = _days(values)
+    return (days - days.astype("datetime64[M]").astype("datetime64[D]")).astype(np.int64) + 1.0
+
+
+def _day_of_year(values: Float64s) -> Float64s:
+    days = _days(values)
+    return (days - days.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64) + 1.0
+
+
+def _day_of_week(values: Float64s) -> Float64s:
+    return (np.floor_divide(_seconds(values), _DAY) + 4) % 7 + 0.0
+
+
+def _days_in_month(values: Float64s) -> Float64s:
+    months = _days(values).astype("datetime64[M]")
+    following = (months + np.timedelta64(1, "M")).astype("datetime64[D]")
+    return (following - months.astype("datetime64[D]")).astype(np.int64) + 0.0
+
+
+DATES: Final[Mapping[str, Callable[[Float64s], Float64s]]] = MappingProxyType(
+    {
+        "minute": lambda values: np.floor_divide(_seconds(values), 60) % 60 + 0.0,
+        "hour": lambda values: np.floor_divide(_seconds(values), 3600) % 24 + 0.0,
+        "day_of_week": _day_of_week,
+        "day_of_month": _day_of_month,
+        "day_of_year": _day_of_year,
+        "days_in_month": _days_in_month,
+        "month": _month,
+        "year": _year,
+    }
+)

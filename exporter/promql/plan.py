@@ -1,0 +1,204 @@
+"""The plan of a query: what the engine evaluates, with everything resolved that needs no samples.
+
+Frozen nodes. `key` is equal for equal sub-expressions of any query (positions aside): it is what shared
+evaluation goes by. `invariant` says that the value is the same at every step. `start` is the byte offset
+of the expression in its query, for annotations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from exporter.model.labels import Matcher
+from exporter.promql.ast import At, ValueType, VectorMatching
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Number:
+    """A scalar literal, or a scalar expression of literals, folded."""
+
+    key: int
+    start: int
+    value: float
+    invariant: bool = True
+    type = ValueType.SCALAR
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Text:
+    """A string literal."""
+
+    key: int
+    start: int
+    value: str
+    invariant: bool = True
+    type = ValueType.STRING
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Select:
+    """An instant selector."""
+
+    key: int
+    start: int
+    invariant: bool
+    name: str
+    matchers: tuple[Matcher, ...]
+    offset_ms: int
+    at: At | None
+    smoothed: bool
+    anchored: bool
+    type = ValueType.VECTOR
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """A range selector."""
+
+    key: int
+    start: int
+    invariant: bool
+    select: Select
+    range_ms: int
+    type = ValueType.MATRIX
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sub:
+    """A subquery. `step_ms` 0: the default step."""
+
+    key: int
+    start: int
+    invariant: bool
+    expr: Node
+    range_ms: int
+    step_ms: int
+    offset_ms: int
+    at: At | None
+    type = ValueType.MATRIX
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Negate:
+    """Unary minus."""
+
+    key: int
+    start: int
+    invariant: bool
+    expr: Node
+    type: ValueType
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operation:
+    """A binary operation."""
+
+    key: int
+    start: int
+    invariant: bool
+    op: str
+    lhs: Node
+    rhs: Node
+    return_bool: bool
+    matching: VectorMatching | None
+    type: ValueType
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aggregation:
+    """An aggregation; `param_start` places its parameter."""
+
+    key: int
+    start: int
+    invariant: bool
+    op: str
+    expr: Node
+    param: Node | None
+    grouping: tuple[str, ...]
+    without: bool
+    type = ValueType.VECTOR
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Function:
+    """A function call."""
+
+    key: int
+    start: int
+    invariant: bool
+    name: str
+    args: tuple[Node, ...]
+    type: ValueType
+
+
+Node = Number | Text | Select | Window | Sub | Negate | Operation | Aggregation | Function
+
+
+def children(node: Node) -> tuple[Node, ...]:
+    """The nodes that a node evaluates."""
+    match node:
+        case Window():
+            return (node.select,)
+        case Sub() | Negate():
+            return (node.expr,)
+        case Operation():
+            return (node.lhs, node.rhs)
+        case Aggregation():
+            return (node.expr,) if node.param is None else (node.param, node.expr)
+        case Function():
+            return node.args
+        case _:
+            return ()
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """The node and everything under it."""
+    yield node
+    for child in children(node):
+        yield from walk(child)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Samples that a query will ask for: matchers and a closed range in milliseconds."""
+
+    matchers: tuple[Matcher, ...]
+    start_ms: int
+    end_ms: int
+
+
+def reads(
+    node: Node, start_ms: int, end_ms: int, lookback_ms: int, bounds: tuple[int, int] | None = None
+) -> list[Read]:
+    """What an evaluation from `start_ms` to `end_ms` will read, for sources that fetch beforehand."""
+    bounds = bounds or (start_ms, end_ms)
+
+    def fixed(at: At | None, lo: int, hi: int) -> tuple[int, int]:
+        if at is None:
+            return lo, hi
+        when = {"start": bounds[0], "end": bounds[1]}.get(at.kind, at.ts_ms)
+        return when, when
+
+    match node:
+        case Select():
+            lo, hi = fixed(node.at, start_ms, end_ms)
+            reach = lookback_ms if node.smoothed else 0
+            return [Read(node.matchers, lo - node.offset_ms - lookback_ms, hi - node.offset_ms + reach)]
+        case Window():
+            select = node.select
+            lo, hi = fixed(select.at, start_ms, end_ms)
+            before = lookback_ms if select.smoothed or select.anchored else 0
+            after = lookback_ms if select.smoothed else 0
+            lo, hi = lo - select.offset_ms - node.range_ms - before, hi - select.offset_ms + after
+            return [Read(select.matchers, lo, hi)]
+        case Sub():
+            lo, hi = fixed(node.at, start_ms, end_ms)
+            return reads(
+                node.expr, lo - node.offset_ms - node.range_ms, hi - node.offset_ms, lookback_ms, bounds
+            )
+        case _:
+            found: list[Read] = []
+            for child in children(node):
+                found += reads(child, start_ms, end_ms, lookback_ms, bounds)
+            return found

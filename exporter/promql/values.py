@@ -1,0 +1,197 @@
+"""What a query returns, and its form in Prometheus' HTTP API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from exporter.model.labels import LabelSet
+from exporter.model.samples import Float64s, Int64s
+from exporter.promql.floats import api_float, api_floats, api_seconds
+from exporter.promql.seriesset import Bools
+
+
+def _json_text(text: str) -> bytes:
+    return json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def labels_json(labels: LabelSet) -> bytes:
+    """The JSON object of a label set, in label-name order."""
+    return json.dumps(labels.as_dict(), ensure_ascii=False, separators=(",", ":")).encode(
+        "utf-8", "surrogatepass"
+    )
+
+
+def _seconds(ts_ms: int) -> float | int:
+    return ts_ms // 1000 if ts_ms % 1000 == 0 else ts_ms / 1000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InstantVector:
+    """One value for each of S series at one time. `labels` (S,), `values` float64 (S,)."""
+
+    labels: Sequence[LabelSet]
+    values: Float64s
+    ts_ms: int
+
+    type_name = "vector"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """`result` of the HTTP API."""
+        at = _seconds(self.ts_ms)
+        return [
+            {"metric": labels.as_dict(), "value": [at, text]}
+            for labels, text in zip(self.labels, api_floats(self.values.tolist()), strict=True)
+        ]
+
+    def to_json_bytes(self) -> bytes:
+        """`to_json` as JSON text."""
+        at = f',"value":[{api_seconds(self.ts_ms)},"'.encode()
+        return (
+            b"["
+            + b",".join(
+                [
+                    b'{"metric":' + labels_json(labels) + at + text.encode() + b'"]}'
+                    for labels, text in zip(self.labels, api_floats(self.values.tolist()), strict=True)
+                ]
+            )
+            + b"]"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class RangeMatrix:
+    """Samples of S series over time: of a range query, or a range vector at one time.
+
+    A range query fills `ts_ms` int64 (T,), `values` float64 (S, T), `present` bool (S, T). A range vector
+    fills the flat form of a `SeriesBlock`: `offsets` int64 (S + 1,) into `ts_ms` (N,) and `values` (N,).
+    """
+
+    labels: Sequence[LabelSet]
+    ts_ms: Int64s
+    values: Float64s
+    present: Bools | None = None
+    offsets: Int64s | None = None
+
+    type_name = "matrix"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def series(self, position: int) -> tuple[Int64s, Float64s]:
+        """Timestamps and values of one series."""
+        if self.offsets is not None:
+            lo, hi = int(self.offsets[position]), int(self.offsets[position + 1])
+            return self.ts_ms[lo:hi], self.values[lo:hi]
+        if self.present is None:
+            return self.ts_ms, self.values[position]
+        mask = self.present[position]
+        return self.ts_ms[mask], self.values[position][mask]
+
+    @cached_property
+    def _columns(self) -> list[tuple[list[int], list[str]]]:
+        out = []
+        for position in range(len(self.labels)):
+            ts_ms, values = self.series(position)
+            out.append((ts_ms.tolist(), api_floats(values.tolist())))
+        return out
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """`result` of the HTTP API."""
+        return [
+            {
+                "metric": labels.as_dict(),
+                "values": [[_seconds(at), text] for at, text in zip(ts_ms, texts, strict=True)],
+            }
+            for labels, (ts_ms, texts) in zip(self.labels, self._columns, strict=True)
+        ]
+
+    def to_json_bytes(self) -> bytes:
+        """`to_json` as JSON text."""
+        shared = [f'[{api_seconds(at)},"' for at in self.ts_ms.tolist()] if self.offsets is None else []
+        full = self.present is None or bool(self.present.all())
+        out = []
+        for position, labels in enumerate(self.labels):
+            ts_ms, values = self.series(position)
+            texts = api_floats(values.tolist())
+            if self.offsets is not None:
+                heads = [f'[{api_seconds(at)},"' for at in ts_ms.tolist()]
+            elif full or self.present is None:
+                heads = shared
+            else:
+                heads = [shared[i] for i in np.flatnonzero(self.present[position]).tolist()]
+            body = '"],'.join([head + text for head, text in zip(heads, texts, strict=True)])
+            tail = f'[{body}"]]' if body else "[]"
+            out.append(b'{"metric":' + labels_json(labels) + b',"values":' + tail.encode() + b"}")
+        return b"[" + b",".join(out) + b"]"
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarValue:
+    """A number at a time."""
+
+    ts_ms: int
+    value: float
+
+    type_name = "scalar"
+
+    def to_json(self) -> list[Any]:
+        """`result` of the HTTP API."""
+        return [_seconds(self.ts_ms), api_float(self.value)]
+
+    def to_json_bytes(self) -> bytes:
+        """`to_json` as JSON text."""
+        return f'[{api_seconds(self.ts_ms)},"{api_float(self.value)}"]'.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class StringValue:
+    """A string at a time."""
+
+    ts_ms: int
+    value: str
+
+    type_name = "string"
+
+    def to_json(self) -> list[Any]:
+        """`result` of the HTTP API."""
+        return [_seconds(self.ts_ms), self.value]
+
+    def to_json_bytes(self) -> bytes:
+        """`to_json` as JSON text."""
+        return b"[" + api_seconds(self.ts_ms).encode() + b"," + _json_text(self.value) + b"]"
+
+
+Value = InstantVector | RangeMatrix | ScalarValue | StringValue
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """The answer to a query: its value and what the user should know about it.
+
+    `samples` counts what was held in memory at the peak, in samples.
+    """
+
+    value: Value
+    warnings: tuple[str, ...] = ()
+    infos: tuple[str, ...] = ()
+    samples: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The `data` field of Prometheus' HTTP API."""
+        return {"resultType": self.value.type_name, "result": self.value.to_json()}
+
+    def to_json_bytes(self) -> bytes:
+        """`to_json` as JSON text in UTF-8."""
+        return b'{"resultType":"%b","result":%b}' % (
+            self.value.type_name.encode(),
+            self.value.to_json_bytes(),
+        )

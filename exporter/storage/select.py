@@ -1,0 +1,297 @@
+"""Reading: from the refs of a selection to the columns of the engine, without copies where possible."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from exporter.model.samples import Float64s, Int64s
+from exporter.promql.seriesset import SeriesSet
+from exporter.promql.source import Columns, Grid, Index, Ragged, Resets, find_resets
+from exporter.storage.block import Block
+from exporter.storage.chunk import ABSENT_BITS, Bools, Chunk, Ints, Layout
+from exporter.storage.loose import LooseStore
+
+
+class Selection:
+    """The series that a set of matchers selects, and their columns in each layout seen so far."""
+
+    __slots__ = ("_columns", "refs", "series")
+
+    def __init__(self, refs: Int64s, series: SeriesSet) -> None:
+        self.refs = refs
+        self.series = series
+        self._columns: dict[int, tuple[Layout, int, Ints | None]] = {}
+
+    def columns(self, layout: Layout, size: int) -> Ints | None:
+        """The column of each series in a layout, -1 where it has none; None where no series has one."""
+        known = self._columns.get(id(layout))
+        if known is not None and known[0] is layout and known[1] == layout.version:
+            return known[2]
+        cols: Ints | None = layout.columns(self.refs, size)
+        if cols is not None and not bool((cols >= 0).any()):
+            cols = None
+        if len(self._columns) > 32:
+            self._columns.clear()
+        self._columns[id(layout)] = (layout, layout.version, cols)
+        return cols
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """The rows [lo, hi) of one chunk that a selection reads, as they were when it was made."""
+
+    chunk: Chunk
+    lo: int
+    hi: int
+    ts_ms: Int64s
+    values: Float64s
+    cols: Ints
+
+    @classmethod
+    def of(cls, chunk: Chunk, cols: Ints, start_ms: int, end_ms: int) -> _Part | None:
+        ts_ms = chunk.ts_ms[: chunk.count]
+        lo = int(np.searchsorted(ts_ms, start_ms, "left"))
+        hi = int(np.searchsorted(ts_ms, end_ms, "right"))
+        return cls(chunk, lo, hi, ts_ms[lo:hi], chunk.values[lo:hi], cols) if lo < hi else None
+
+
+def read_columns(
+    selection: Selection, blocks: Iterable[Block], loose: LooseStore, start_ms: int, end_ms: int, size: int
+) -> Columns:
+    """The columns of a selection in a range. Called under the head's lock."""
+    found = [parts for block in blocks if (parts := _parts(selection, block, start_ms, end_ms, size))]
+    refs = selection.refs
+    spans = _loose_spans(refs, loose, start_ms, end_ms)
+    if not found and not spans:
+        return Columns(selection.series, (), ())
+    places: Ints | None = None
+    if len(found) > 1 or spans:
+        places = np.zeros(len(refs), np.intp)
+        for parts in found:
+            places += np.any([part.cols >= 0 for part in parts], axis=0)
+        places[list(spans)] += 1
+    grids: list[Grid] = []
+    rest = np.zeros(len(refs), np.bool_)
+    rest[list(spans)] = True
+    for parts in found:
+        member, clean = _clean(parts)
+        if places is not None:
+            clean &= places == 1
+        if bool(clean.any()):
+            grids.append(_grid(parts, clean))
+        rest |= member & ~clean
+    ragged: tuple[Ragged, ...] = ()
+    if bool(rest.any()):
+        ragged = (_gather(np.flatnonzero(rest), refs, found, loose, spans),)
+    return Columns(selection.series, tuple(grids), ragged)
+
+
+def read_ragged(
+    selection: Selection, blocks: Iterable[Block], loose: LooseStore, start_ms: int, end_ms: int, size: int
+) -> Ragged:
+    """The samples of every series of a selection in a range, as flat columns."""
+    found = [parts for block in blocks if (parts := _parts(selection, block, start_ms, end_ms, size))]
+    spans = _loose_spans(selection.refs, loose, start_ms, end_ms)
+    return _gather(np.arange(len(selection.refs)), selection.refs, found, loose, spans)
+
+
+def _parts(selection: Selection, block: Block, start_ms: int, end_ms: int, size: int) -> list[_Part]:
+    """The rows of a block in the range; a chunk that knows no series of the selection counts as a gap."""
+    parts, known = [], False
+    for chunk in block.chunks:
+        if chunk.count and chunk.last_ms >= start_ms and chunk.first_ms <= end_ms:
+            cols = selection.columns(chunk.layout, size)
+            known = known or cols is not None
+            if cols is None:
+                cols = np.full(len(selection.refs), -1, np.intp)
+            part = _Part.of(chunk, cols, start_ms, end_ms)
+            if part is not None:
+                parts.append(part)
+    return parts if known else []
+
+
+def _loose_spans(refs: Int64s, loose: LooseStore, start_ms: int, end_ms: int) -> dict[int, tuple[int, int]]:
+    """Position in the selection -> span of samples, for series with loose samples in the range."""
+    spans: dict[int, tuple[int, int]] = {}
+    store = loose.series
+    if not store:
+        return spans
+    if len(store) < len(refs):
+        among = np.fromiter(store, np.int64, len(store))
+        places = np.flatnonzero(np.isin(refs, among))
+        pairs = zip(places.tolist(), refs[places].tolist(), strict=True)
+    else:
+        pairs = zip(range(len(refs)), refs.tolist(), strict=True)
+    for place, ref in pairs:
+        series = store.get(ref)
+        if series is not None:
+            lo, hi = series.span(start_ms, end_ms)
+            if lo < hi:
+                spans[place] = (lo, hi)
+    return spans
+
+
+def _clean(parts: list[_Part]) -> tuple[Bools, Bools]:
+    """Which series stand in these parts, and which of them without a gap or marker."""
+    member = np.zeros(len(parts[0].cols), np.bool_)
+    clean = np.ones(len(parts[0].cols), np.bool_)
+    for part in parts:
+        here = part.cols >= 0
+        member |= here
+        clean &= here
+        clean &= part.chunk.clean_from[part.cols] <= part.lo
+    return member, clean
+
+
+def _grid(parts: list[_Part], clean: Bools) -> ChunkGrid:
+    if bool(clean.all()):
+        return ChunkGrid(slice(0, len(clean)), len(clean), [_Run(part, part.cols) for part in parts])
+    index = np.flatnonzero(clean)
+    return ChunkGrid(index, len(index), [_Run(part, part.cols[index]) for part in parts])
+
+
+class _Run:
+    """The columns of a grid in one chunk."""
+
+    __slots__ = ("cols", "count", "events", "layout_size", "tracked", "ts_ms", "values", "where")
+
+    def __init__(self, part: _Part, cols: Ints) -> None:
+        self.ts_ms = part.ts_ms
+        self.values = part.values
+        self.cols = cols
+        self.count = len(part.ts_ms)
+        first = int(cols[0])
+        together = len(cols) == 1 or (
+            int(cols[-1]) - first == len(cols) - 1 and bool((np.diff(cols) == 1).all())
+        )
+        self.where: Index = slice(first, first + len(cols)) if together else cols
+        rows, at, amounts = part.chunk.events()
+        self.events = (rows - part.lo, at, amounts)
+        self.tracked = part.chunk.tracked[cols]
+        self.layout_size = part.chunk.layout.capacity
+
+
+class ChunkGrid:
+    """A grid over the chunks of a block."""
+
+    __slots__ = ("_index", "_runs", "_starts", "_ts_ms", "_width")
+
+    def __init__(self, index: Index, width: int, runs: list[_Run]) -> None:
+        self._index = index
+        self._width = width
+        self._runs = runs
+        self._ts_ms = runs[0].ts_ms if len(runs) == 1 else np.concatenate([run.ts_ms for run in runs])
+        self._starts = np.cumsum([0, *[run.count for run in runs]])
+
+    @property
+    def index(self) -> Index:
+        """Position of each column in the series set."""
+        return self._index
+
+    @property
+    def width(self) -> int:
+        """C."""
+        return self._width
+
+    @property
+    def ts_ms(self) -> Int64s:
+        """int64 (N,), ascending."""
+        return self._ts_ms
+
+    def rows(self, which: Int64s) -> Float64s:
+        """Values (len(which), C)."""
+        out = np.empty((len(which), self._width))
+        runs = np.searchsorted(self._starts, which, "right") - 1
+        for place, (row, run) in enumerate(zip(which.tolist(), runs.tolist(), strict=True)):
+            source = self._runs[run]
+            cells = source.values[row - int(self._starts[run])]
+            if isinstance(source.where, slice):
+                out[place] = cells[source.where]
+            else:
+                cells.take(source.where, out=out[place], mode="clip")
+        return out
+
+    def span(self, lo: int, hi: int) -> Float64s:
+        """Values (hi - lo, C); a view where the columns stand together in one chunk."""
+        pieces = []
+        for start, run in zip(self._starts.tolist(), self._runs, strict=False):
+            first, last = max(lo - start, 0), min(hi - start, run.count)
+            if first < last:
+                cells = run.values[first:last]
+                pieces.append(
+                    cells[:, run.where] if isinstance(run.where, slice) else cells.take(run.where, axis=1)
+                )
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate(pieces) if pieces else np.empty((0, self._width))
+
+    def resets(self, lo: int, hi: int) -> Resets:
+        """Falls at rows lo < row < hi: those noted at ingest, and those of columns not tracked."""
+        rows, cols, amounts = [], [], []
+        untracked = np.zeros(self._width, np.bool_)
+        for run in self._runs:
+            untracked |= ~run.tracked
+        for start, run in zip(self._starts.tolist(), self._runs, strict=False):
+            first, last = np.searchsorted(run.events[0], [max(lo + 1 - start, 0), min(hi - start, run.count)])
+            if first >= last:
+                continue
+            inverse = np.full(run.layout_size, -1, np.intp)
+            inverse[run.cols] = np.arange(self._width)
+            mine = inverse[run.events[1][first:last]]
+            keep = mine >= 0
+            keep &= ~untracked[mine]
+            if bool(keep.any()):
+                rows.append(run.events[0][first:last][keep] + start)
+                cols.append(mine[keep])
+                amounts.append(run.events[2][first:last][keep])
+        if bool(untracked.any()):
+            which = np.flatnonzero(untracked)
+            found = find_resets(self.span(lo, hi)[:, which])
+            rows.append(found.rows + lo)
+            cols.append(which[found.cols])
+            amounts.append(found.amounts)
+        if not rows:
+            return Resets(np.zeros(0, np.int64), np.zeros(0, np.intp), np.zeros(0))
+        all_rows, all_cols, all_amounts = np.concatenate(rows), np.concatenate(cols), np.concatenate(amounts)
+        order = np.argsort(all_rows, kind="stable")
+        return Resets(all_rows[order], all_cols[order], all_amounts[order])
+
+
+def _gather(
+    places: Ints,
+    refs: Int64s,
+    found: list[list[_Part]],
+    loose: LooseStore,
+    spans: dict[int, tuple[int, int]],
+) -> Ragged:
+    """Flat columns of the series at `places`, whatever stores their samples stand in."""
+    owners, times, values = [], [], []
+    for parts in found:
+        for part in parts:
+            cols = part.cols[places]
+            there = np.flatnonzero(cols >= 0)
+            if not len(there):
+                continue
+            cells = part.values.take(cols[there], axis=1).T
+            column, row = np.nonzero(np.ascontiguousarray(cells).view(np.uint64) != ABSENT_BITS)
+            owners.append(there[column])
+            times.append(part.ts_ms[row])
+            values.append(cells[column, row])
+    for order, place in enumerate(places.tolist()) if spans else ():
+        span = spans.get(place)
+        if span is not None:
+            ts_ms, samples = loose.series[int(refs[place])].read(*span)
+            owners.append(np.full(len(ts_ms), order, np.intp))
+            times.append(ts_ms)
+            values.append(samples)
+    if not owners:
+        return Ragged(places, np.zeros(len(places) + 1, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    owner, ts, value = np.concatenate(owners), np.concatenate(times), np.concatenate(values)
+    if len(owners) > 1:
+        order_ = np.lexsort((ts, owner))
+        owner, ts, value = owner[order_], ts[order_], value[order_]
+    offsets = np.searchsorted(owner, np.arange(len(places) + 1))
+    return Ragged(places, offsets, ts, value)
