@@ -2,6 +2,16 @@
 -- Each index serves a query that a dashboard, a rule or a view runs (docs/database.md lists them). None has
 -- now() in its predicate: "the last hour" is a range that a plain index serves.
 
+-- The statistics of statements are used where the server has loaded them and we may make them visible.
+do $$
+begin
+    if current_setting('shared_preload_libraries', true) like '%pg_stat_statements%' then
+        create extension if not exists pg_stat_statements;
+    end if;
+exception when others then
+    null;  -- without the right to read the setting or to create the extension: advice without statements
+end $$;
+
 -- a user's active trades
 create index concurrently if not exists idx_btc_trades_user_status
     on btc_trades (user_id, status) where status = 'ACTIVE';
@@ -122,21 +132,23 @@ from (
         value, "timestamp"
     from performance_metrics
     where metric_type = 'api_response' and "timestamp" > now() - interval '24 hours'
+        and coalesce(context ->> 'outcome', '') <> 'cancelled'
 ) calls
 group by api_name;
 
 create or replace view v_system_health_dashboard as
 with alerts as (
-    select count(*) filter (where severity = 'CRITICAL') as critical,
-        count(*) filter (where severity = 'WARNING') as warning,
-        count(*) filter (where severity = 'INFO') as info
+    select count(*) filter (where upper(severity) = 'CRITICAL') as critical,
+        count(*) filter (where upper(severity) = 'WARNING') as warning,
+        count(*) filter (where upper(severity) = 'INFO') as info
     from system_alerts where resolved_at is null
 ), recent_alerts as (
     select count(*) as last_24h from system_alerts where triggered_at > now() - interval '24 hours'
 ), events as (
     select
         count(*) filter (where metric_type = 'api_response') as api_calls,
-        count(*) filter (where metric_type = 'api_response' and context ->> 'success' = 'false') as api_errors,
+        count(*) filter (where metric_type = 'api_response' and context ->> 'success' = 'false'
+            and coalesce(context ->> 'outcome', '') <> 'cancelled') as api_errors,
         avg(value) filter (where metric_type = 'api_response') as avg_api_ms,
         percentile_cont(0.95) within group (order by value) filter (where metric_type = 'api_response') as p95_api_ms,
         avg(value) filter (where metric_type = 'db_query') as avg_query_ms,

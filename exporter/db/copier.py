@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import asyncpg
 
 from exporter.db.batch import CopyData, CopyEncoder, SampleRows, gather
+from exporter.db.partitions import DayPartitions
 from exporter.db.pool import Database, Purpose
 from exporter.db.series_ids import SeriesIds
 from exporter.errors import WriteError
@@ -19,13 +19,11 @@ _COLUMNS = ["ts", "series_id", "value"]
 _TABLE = "quantum_samples"
 _INCOMING = "quantum_incoming_samples"
 _THREAD_ABOVE = 5000  # rows from which encoding leaves the event loop
-_EPOCH = datetime.date(1970, 1, 1)
 # Restored, made anew or truncated: each changes one of these, and the same ids may then be other series.
 _IDENTITY = """
 select pg_postmaster_start_time(), (select oid from pg_database where datname = current_database()),
     to_regclass('quantum_series')::oid, pg_relation_filenode(to_regclass('quantum_series'))
 """
-_ENSURE_DAY = "select quantum_ensure_day_partitions($1::text::regclass, $2::date, $2::date)"
 
 
 class RejectedError(WriteError):
@@ -43,7 +41,7 @@ class SampleCopier:
         self._database = database
         self._series = SeriesIds()
         self._encoder = CopyEncoder()
-        self._days: set[int] = set()
+        self._partitions = DayPartitions(_TABLE)
         self._identity: tuple[Any, ...] | None = None
         self.refused_rows = 0  # of the last write: series that text columns cannot hold
 
@@ -63,12 +61,6 @@ class SampleCopier:
             self._identity = None
             raise
 
-    async def make_days_ahead(self, now_ms: int, days: int = 2) -> None:
-        """Make the partitions of today and the next days before they are needed. Raises: WriteError."""
-        today = now_ms // 86_400_000
-        async with self._database.acquire(Purpose.WRITE) as connection:
-            await self._ensure_days(connection, range(today, today + days + 1))
-
     async def _write(self, connection: Any, batches: Sequence[SampleBatch]) -> int:
         await self._recognise(connection)
         parts = []
@@ -81,13 +73,13 @@ class SampleCopier:
             rows, data = await asyncio.to_thread(self._encode, parts)
         else:
             rows, data = self._encode(parts)
-        await self._ensure_days(connection, rows.days())
+        await self._partitions.ensure(connection, rows.days())
         if len(rows):
             try:
                 await self._copy(connection, data)
             except asyncpg.CheckViolationError:  # the partition was dropped since we saw it
-                self._days.clear()
-                await self._ensure_days(connection, rows.days())
+                self._partitions.forget()
+                await self._partitions.ensure(connection, rows.days())
                 await self._copy(connection, data)
         self.refused_rows = refused
         return len(rows)
@@ -97,7 +89,7 @@ class SampleCopier:
         identity = tuple(await connection.fetchrow(_IDENTITY))
         if identity != self._identity:
             self._series.forget()
-            self._days.clear()
+            self._partitions.forget()
             self._identity = identity
 
     def _encode(self, parts: Any) -> tuple[SampleRows, CopyData]:
@@ -120,13 +112,6 @@ class SampleCopier:
                     f"insert into {_TABLE} (ts, series_id, value) select ts, series_id, value "
                     f"from {_INCOMING} order by series_id, ts on conflict do nothing"
                 )
-
-    async def _ensure_days(self, connection: Any, days: Sequence[int]) -> None:
-        for day in days:
-            if day not in self._days:
-                date = _EPOCH + datetime.timedelta(days=day)
-                await connection.execute(_ENSURE_DAY, _TABLE, date)
-                self._days.add(day)
 
 
 async def _chunks(data: CopyData) -> AsyncIterator[bytes | memoryview]:

@@ -206,8 +206,10 @@ class WriteBehind(Generic[T]):
         try:
             rows = await self._store.write(items)
         except RejectedError as error:
-            if len(items) > 1:  # one bad item must not take the others with it
-                return all([await self._write([item]) for item in items])
+            if len(items) > 1:  # the bad ones must not take the others with them
+                half = len(items) // 2
+                front = await self._write(items[:half])
+                return await self._write(items[half:]) and front
             _log.error("%s: given up, the database rejects them: %s", self._name, error)
             self._drop(self._rows_of(items[0]), "rejected")
             return True

@@ -59,7 +59,7 @@ def test_days_are_utc_days_without_the_gaps(times: list[int], days: tuple[int, .
 
 
 def test_encoding_follows_the_copy_format_and_keeps_bits() -> None:
-    """Header, one 34-byte row of three fields for each sample, trailer; the staleness marker keeps its bits."""
+    """Header, a 34-byte row of three fields for each sample, trailer; a staleness marker keeps its bits."""
     rows = SampleRows(np.array([7], np.int32), np.array([946_684_801_000], np.int64), np.array([STALE_NAN]))
     data = CopyEncoder().encode(rows)
     raw = b"".join(data)

@@ -117,7 +117,7 @@ async def test_a_repeated_batch_is_stored_once(migrated_url: str, tmp_path: Path
 async def test_two_batches_of_one_moment_with_a_common_series_are_stored_once(
     migrated_url: str, tmp_path: Path
 ) -> None:
-    """A clash inside one COPY is settled as a repeated write is: the first one stays or the second, not both."""
+    """A clash inside one COPY is settled as a repeated write is: one of the two stays."""
     async with world(migrated_url, tmp_path) as one:
         one.writer.put(SampleBatch(NOON, labels(2), np.array([1.0, 2.0])))
         one.writer.put(SampleBatch(NOON, labels(1), np.array([1.0])))
@@ -195,7 +195,8 @@ async def test_a_database_made_anew_gets_its_series_again(
         own_postgres.drop_database(name)
         own_postgres.psql(f"create database {name} template {own_postgres.migrated_template()}")
         own_postgres.psql(
-            "insert into quantum_series (name, labels, fingerprint) values ('other', '{}', gen_random_uuid())",
+            "insert into quantum_series (name, labels, fingerprint) "
+            "values ('other', '{}', gen_random_uuid())",
             name,
         )
         one.writer.put(SampleBatch(NOON + 1, labels(2), np.array([3.0, 4.0])))
