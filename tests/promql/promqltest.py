@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from exporter.promql.engine import Engine
 
 from exporter.errors import QueryError, QueryErrorKind
 from exporter.model.durations import parse_duration
 from exporter.model.labels import BUCKET_LABEL, METRIC_NAME, LabelSet, Matcher
 from exporter.model.staleness import is_stale
 from exporter.promql import ast
+from exporter.promql.engine import Engine
 from exporter.promql.gotext import unquote
 from exporter.promql.notation import Values, parse_metric, parse_series
 from exporter.promql.parse import parse_expr
@@ -128,7 +128,7 @@ class _Reader:
         found = _LOAD.fullmatch(line)
         if found is None:
             raise ScriptError(f"{self._file}:{number}: {line!r}")
-        series = []
+        series: dict[LabelSet, Values] = {}  # of a series that stands twice the last line counts
         native = []
         for text in body:
             try:
@@ -138,11 +138,11 @@ class _Reader:
                     raise
                 native.append(parse_metric(_without_values(text)))
                 continue
-            series.append((labels, values))
+            series[labels] = values
             if found[1] and BUCKET_LABEL in labels:
                 name = labels.name.removesuffix("_bucket")
                 native.append(labels.without([BUCKET_LABEL]).merged({METRIC_NAME: name}))
-        return Load(number, parse_duration(found[2]), tuple(series), tuple(native))
+        return Load(number, parse_duration(found[2]), tuple(series.items()), tuple(native))
 
     def _eval(self, number: int, line: str, body: Sequence[str], loads: tuple[Load, ...]) -> Case:
         if found := _RANGE.fullmatch(line):
@@ -235,7 +235,7 @@ def build_storage(loads: Sequence[Load]) -> MemoryStorage:
     """A storage with all samples of these loads."""
     storage = MemoryStorage()
     for load in loads:
-        for labels, values in load.series:
+        for labels, values in dict(load.series).items():  # the last one told counts
             for number, value in enumerate(values):
                 if value is not None:
                     storage.append(labels, number * load.step_ms, value)
