@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from exporter.clock import Clock
-from exporter.db.cluster import Cluster
+from exporter.db.cluster import Cluster, running_url
 from exporter.errors import StorageError
 
 _log = logging.getLogger(__name__)
@@ -90,3 +91,22 @@ class EmbeddedPostgres:
             if self._cluster.adopt_running():
                 return True
         return False
+
+
+@contextlib.asynccontextmanager
+async def reachable_url(url: str, data_dir: Path, clock: Clock) -> AsyncIterator[str]:
+    """Where a command finds the database: `url` if there is one, else the embedded server of `data_dir`.
+
+    A server that runs (an exporter is at work) is used as it is; else one is started, and stopped at the end.
+    Raises: StorageError where it does not come up.
+    """
+    found = url or await asyncio.to_thread(running_url, data_dir)
+    if found:
+        yield found
+        return
+    server = EmbeddedPostgres(data_dir, clock)
+    started = await server.start()
+    try:
+        yield started
+    finally:
+        await server.stop()
