@@ -75,7 +75,19 @@ def reduce_groups(op: str, matrix: StepMatrix, grouping: Grouping, quantiles: Fl
         assert counts is not None
         quantile = 0.0 if quantiles is None else float(quantiles[step])
         out[step] = reducer(np.ascontiguousarray(values), owners, counts, quantile)
-    return StepMatrix(grouping.series, out.T, None if whole else present.T)
+    series = grouping.series if whole else _naming(matrix, grouping)
+    return StepMatrix(series, out.T, None if whole else present.T)
+
+
+def _naming(matrix: StepMatrix, grouping: Grouping) -> SeriesSet:
+    """The groups, their names to be dropped where a series that is present has its name dropped."""
+    flags = matrix.series.drop_name
+    if bool(flags.all()) or not bool(flags.any()):
+        return grouping.series
+    speaks = flags & matrix.mask().any(axis=1)
+    drop = np.zeros(grouping.count, np.bool_)
+    drop[grouping.ids[speaks]] = True
+    return SeriesSet(grouping.series.labels, drop)
 
 
 Reducer = Callable[[Float64s, Ints, Ints, float], Float64s]

@@ -34,7 +34,7 @@ from exporter.promql.matrix import (
 )
 from exporter.promql.plan import Function, Node, Select
 from exporter.promql.read import select_points
-from exporter.promql.seriesset import SeriesSet
+from exporter.promql.seriesset import Bools, SeriesSet
 
 if TYPE_CHECKING:
     from exporter.promql.evaluate import Evaluation
@@ -170,7 +170,7 @@ def absent_labels(matchers: tuple[Matcher, ...]) -> LabelSet:
     return LabelSet.of(told)
 
 
-def absence(there: np.ndarray, matchers: tuple[Matcher, ...]) -> StepMatrix:
+def absence(there: Bools, matchers: tuple[Matcher, ...]) -> StepMatrix:
     """1 at the steps where nothing is there (T,)."""
     if bool(there.all()):
         return empty_matrix(len(there))
@@ -181,7 +181,7 @@ def absence(there: np.ndarray, matchers: tuple[Matcher, ...]) -> StepMatrix:
 def _absent(evaluation: Evaluation, node: Function) -> Operand:
     arg = node.args[0]
     matrix = vector_arg(evaluation, arg)
-    there = matrix.mask().any(axis=0) if len(matrix.series) else np.zeros(len(evaluation.steps), np.bool_)
+    there: Bools = np.logical_or.reduce(matrix.mask(), axis=0)
     return absence(there, arg.matchers if isinstance(arg, Select) else ())
 
 
@@ -223,7 +223,7 @@ def _note_bad_buckets(evaluation: Evaluation, matrix: StepMatrix, arg: Node) -> 
     bad = histograms(matrix.series).bad
     if not bad:
         return
-    mask = matrix.mask().any(axis=1)
+    mask: Bools = np.logical_or.reduce(matrix.mask(), axis=1)
     there = {labels for labels, here in zip(matrix.series.labels, mask.tolist(), strict=True) if here}
     for labels in bad:
         if labels in there:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from exporter.errors import QueryError, QueryErrorKind
+from exporter.model.labels import EMPTY_LABELS
 from exporter.promql.ast import Expr, ValueType
 from exporter.promql.evaluate import Evaluation
 from exporter.promql.limits import Budget, Cancel
@@ -201,7 +202,8 @@ def _guarded(evaluate: Callable[[], Operand]) -> Operand:
 
 
 def _result(value: Value, evaluation: Evaluation, text: str) -> Result:
-    warnings, infos = [], []
+    warnings: list[str] = []
+    infos: list[str] = []
     for note in evaluation.notes:
         sentence = note.render(text)
         (warnings if note.level.name == "WARNING" else infos).append(sentence)
@@ -234,14 +236,12 @@ def _instant_value(operand: Operand, time_ms: int, evaluation: Evaluation) -> Va
 def _range_value(operand: Operand, evaluation: Evaluation) -> RangeMatrix:
     ts_ms = evaluation.steps.ts_ms
     if isinstance(operand, Scalars):
-        from exporter.model.labels import EMPTY_LABELS
-
         return RangeMatrix((EMPTY_LABELS,), ts_ms, operand.values[None, :])
     assert isinstance(operand, StepMatrix)
     matrix = _named(operand)
     order = matrix.series.sorted_order
     if matrix.present is not None:
-        order = order[matrix.present.any(axis=1)[order]]
+        order = order[np.flatnonzero(matrix.present[order].any(axis=1))]
     labels = [matrix.series.labels[place] for place in order.tolist()]
     present = None if matrix.present is None else matrix.present[order]
     return RangeMatrix(labels, ts_ms, matrix.values[order], present)

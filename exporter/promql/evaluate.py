@@ -21,6 +21,8 @@ from exporter.promql.binary import (
     with_scalar,
 )
 from exporter.promql.calls import CALLS, nameless
+from exporter.promql.functions.label import is_label_name
+from exporter.promql.gotext import quote
 from exporter.promql.limits import Budget
 from exporter.promql.matrix import (
     Operand,
@@ -113,9 +115,9 @@ class Evaluation:
             case Function():
                 return self._function(node)
 
-    def _at(self, steps: Steps, **changes: object) -> Evaluation:
+    def _at(self, steps: Steps) -> Evaluation:
         """The same evaluation at other steps; notes go to the same place."""
-        return replace(self, steps=steps, memo=None, **changes)
+        return replace(self, steps=steps, memo=None)
 
     def at_ms(self, at: At | None) -> int | None:
         """The time that an @ modifier fixes, or None."""
@@ -230,8 +232,8 @@ class Evaluation:
         matrix = vector(self.value(node.expr))
         if node.op == "count_values":
             assert isinstance(param, StringOperand)
-            if not param.value:
-                raise QueryError(f"invalid label name {param.value}")
+            if not is_label_name(param.value):
+                raise QueryError(f"invalid label name {quote(param.value)}")
             return count_values(matrix, param.value, node.grouping, without=node.without)
         grouping = group(matrix.series, node.grouping, without=node.without)
         if node.op in ("topk", "bottomk", "limitk", "limit_ratio"):
@@ -239,7 +241,8 @@ class Evaluation:
             return self._choose(node, matrix, param.values)
         quantiles: Float64s | None = None
         if node.op == "quantile":
-            assert isinstance(param, Scalars) and node.param is not None
+            assert isinstance(param, Scalars)
+            assert node.param is not None
             quantiles = param.values
             bad = quantiles[np.isnan(quantiles) | (quantiles < 0) | (quantiles > 1)]
             for quantile in dict.fromkeys(_extremes(bad)):

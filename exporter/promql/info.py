@@ -32,10 +32,12 @@ def info(evaluation: Evaluation, node: Function) -> Operand:
     names = tuple(matcher for matcher in matchers if matcher.name == METRIC_NAME)
     if not names:
         names = (Matcher(METRIC_NAME, MatchOp.EQUAL, "target_info"),)
+    elif all(matcher.op in (MatchOp.NOT_EQUAL, MatchOp.NOT_REGEX) for matcher in names):
+        names = (*names, Matcher(METRIC_NAME, MatchOp.REGEX, ".+_info"))
     data = tuple(matcher for matcher in matchers if matcher.name != METRIC_NAME)
     # Info series themselves pass unchanged.
     ignored = np.array(
-        [any(matcher.matches(labels.name) for matcher in names) for labels in base.series.labels], np.bool_
+        [all(matcher.matches(labels.name) for matcher in names) for labels in base.series.labels], np.bool_
     )
     found = _read(evaluation, node.args[0], names + data)
     chosen, groups = _newest(base.series, ignored, *found)
@@ -110,7 +112,7 @@ def _enriched(
         for pattern in range(patterns.shape[1]):
             picked = [int(place) for place in patterns[:, pattern] if place >= 0]
             added = {} if ignored[position] else _data(labels, picked, infos, names)
-            if not ignored[position] and not added and must:
+            if not ignored[position] and not picked and must:
                 continue
             out.append(labels.merged(added) if added else labels)
             rows.append(position)

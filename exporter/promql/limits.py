@@ -43,9 +43,10 @@ class Budget:
         """Stop where time is up or nobody waits."""
         if self._cancel is not None and self._cancel.is_set():
             raise QueryError(f"query was canceled in {PLACE}", QueryErrorKind.CANCELED)
-        if self._deadline_s is not None and self._monotonic is not None:
-            if self._monotonic() >= self._deadline_s:
-                raise QueryError(f"query timed out in {PLACE}", QueryErrorKind.TIMEOUT)
+        if self._deadline_s is None or self._monotonic is None:
+            return
+        if self._monotonic() >= self._deadline_s:
+            raise QueryError(f"query timed out in {PLACE}", QueryErrorKind.TIMEOUT)
 
     def need(self, samples: int) -> None:
         """Stop where that many more samples would be too many, before memory is taken for them."""

@@ -147,13 +147,12 @@ def merge_equal(matrix: StepMatrix, message: str) -> StepMatrix:
     values = np.zeros(counts.shape)
     rows, cols = np.nonzero(mask)
     values[unique.ids[rows], cols] = matrix.values[rows, cols]
-
-    def merged() -> SeriesSet:
-        drop = np.zeros(len(unique.labels), np.bool_)
-        drop[unique.ids] = series.drop_name
-        return SeriesSet(unique.labels, drop)
-
-    return StepMatrix(series.memo("merged", merged), values, counts > 0, matrix.ordered)
+    # The first series that has a sample says whether the name goes.
+    drop = np.zeros(len(unique.labels), np.bool_)
+    speakers = np.flatnonzero(mask.any(axis=1))[::-1]
+    drop[unique.ids[speakers]] = series.drop_name[speakers]
+    merged = series.memo(("merged", drop.tobytes()), lambda: SeriesSet(unique.labels, drop))
+    return StepMatrix(merged, values, counts > 0, matrix.ordered)
 
 
 SAME_LABELSET = "vector cannot contain metrics with the same labelset"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from itertools import count
-from typing import Any, NoReturn
+from typing import Any
 
 from exporter.errors import QueryError
 from exporter.promql import ast
 from exporter.promql.ast import Expr, ValueType
 from exporter.promql.binary import scalar_operation
+from exporter.promql.functions.elementwise import DATES
 from exporter.promql.functions.registry import SIGNATURES
 from exporter.promql.plan import (
     Aggregation,
@@ -26,9 +27,7 @@ from exporter.promql.plan import (
 )
 
 # The value depends on the time of evaluation even where the arguments do not.
-_TIME_BOUND = frozenset(
-    ["day_of_month", "day_of_week", "day_of_year", "days_in_month", "hour", "minute", "month", "year", "predict_linear", "time", "timestamp"]
-)
+_TIME_BOUND = frozenset((*DATES, "predict_linear", "time", "timestamp"))
 _MAX_KEYS = 100_000
 
 
@@ -209,7 +208,7 @@ class Planner:
             case ast.Binary():
                 return self._duration_operation(expr)
             case _:
-                _refuse(expr)
+                raise QueryError(f"unexpected duration expression type {type(expr).__name__}")
 
     def _duration_call(self, expr: ast.Call) -> float:
         if expr.func == "step":
@@ -234,7 +233,3 @@ def _matching_form(matching: ast.VectorMatching | None) -> Any:
         return None
     fills = [None if fill is None else fill.hex() for fill in (matching.fill_left, matching.fill_right)]
     return matching.cardinality, matching.on, matching.labels, matching.include, *fills
-
-
-def _refuse(expr: Expr) -> NoReturn:
-    raise QueryError(f"unexpected duration expression type {type(expr).__name__}")

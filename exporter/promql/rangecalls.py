@@ -17,7 +17,7 @@ from exporter.promql.functions.over_time import KERNELS
 from exporter.promql.functions.rate import extrapolated, instant
 from exporter.promql.matrix import Operand, RangeOperand, StepMatrix
 from exporter.promql.plan import Function, Node, Window
-from exporter.promql.seriesset import SeriesSet
+from exporter.promql.seriesset import Bools, SeriesSet
 from exporter.promql.windows import Samples, allocate, finish, ragged_windows, reduce_windows
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _absent_over_time(evaluation: Evaluation, node: Function) -> Operand:
     arg = node.args[0]
     operand = range_arg(evaluation, arg, node.name)
     found = reduce_windows(operand, over_time.present_over_time, 1, evaluation.budget)
-    there = found.mask().any(axis=0) if len(found.series) else np.zeros(len(evaluation.steps), np.bool_)
+    there: Bools = np.logical_or.reduce(found.mask(), axis=0)
     return absence(there, arg.select.matchers if isinstance(arg, Window) else ())
 
 

@@ -53,9 +53,7 @@ class Reader:
         grids: list[Grid] = []
         ragged: list[Ragged] = []
         if len(ts_ms) and len(matrix.series):
-            whole = np.ones(len(matrix.series), np.bool_)
-            if matrix.present is not None:
-                whole = matrix.present.all(axis=1)
+            whole: Bools = np.logical_and.reduce(matrix.mask(), axis=1)
             if bool(whole.all()):
                 grids.append(ArrayGrid(slice(0, len(whole)), ts_ms, matrix.values.T))
             else:

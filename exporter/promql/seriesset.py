@@ -66,8 +66,7 @@ class SeriesSet:
         def make() -> SeriesSet:
             if bool(self.drop_name.all()):
                 return self
-            other = SeriesSet(self.labels, True)
-            return other
+            return SeriesSet(self.labels, True)
 
         return self.memo("dropping", make)
 

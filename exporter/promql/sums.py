@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from exporter.model.samples import Float64s
-from exporter.promql.seriesset import Bools, Ints
+from exporter.promql.seriesset import Ints
 
 
 def sum_first_axis(values: Float64s) -> Float64s:
@@ -76,13 +76,14 @@ def _incremental_mean(values: Float64s, counts: Float64s) -> Float64s:
             running = live & incremental
             carry = np.where(summing, lost, np.where(running, moved_lost, carry))
             mean = np.where(running, moved, mean)
-        return np.where(incremental, mean + carry, total / counts + carry / counts)
+        result: Float64s = np.where(incremental, mean + carry, total / counts + carry / counts)
+        return result
 
 
 def sum_groups(values: Float64s, ids: Ints, groups: int) -> Float64s:
     """Sum of values (S,) for each group (G,); compensated where terms of a group cancel."""
     with np.errstate(invalid="ignore", over="ignore"):
-        total: Float64s = np.bincount(ids, values, groups)
+        total: Float64s = np.bincount(ids, values, groups).astype(np.float64, copy=False)
         if bool((values >= 0).all()):
             doubtful = ~np.isfinite(total)
         else:
@@ -102,8 +103,3 @@ def mean_groups(values: Float64s, ids: Ints, counts: Ints) -> Float64s:
         terms = values[ids == group][:, None]
         mean[group] = _incremental_mean(terms, np.array([float(len(terms))]))[0]
     return mean
-
-
-def rows_where(mask: Bools) -> Ints:
-    """Positions of True."""
-    return np.flatnonzero(mask)

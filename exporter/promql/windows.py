@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,8 @@ class Samples:
         if self.counts is None:
             return np.ones(shape, np.bool_)
         places = np.arange(shape[0]).reshape((-1,) + (1,) * (len(shape) - 1))
-        return places < self.counts
+        inside: Bools = places < self.counts
+        return inside
 
     def filled(self, value: float) -> Float64s:
         """The values with padding replaced."""
@@ -56,16 +58,17 @@ class Samples:
 
     def at(self, back: int) -> Float64s:
         """The value `back` samples from the end of each window (1: the last)."""
-        return _pick(self.values, self.counts, back)
+        found: Float64s = _pick(self.values, self.counts, back)
+        return found
 
     def ts_at(self, back: int) -> Int64s:
         """The timestamp `back` samples from the end of each window (1: the last)."""
-        if self.counts is None:
-            return self.ts_ms[-back]
-        return _pick(np.broadcast_to(self.ts_ms, self.values.shape), self.counts, back)
+        ts_ms = self.ts_ms if self.counts is None else np.broadcast_to(self.ts_ms, self.values.shape)
+        found: Int64s = _pick(ts_ms, self.counts, back)
+        return found
 
 
-def _pick(array: np.ndarray, counts: Ints | None, back: int) -> np.ndarray:
+def _pick(array: Any, counts: Ints | None, back: int) -> Any:
     if counts is None:
         return array[-back]
     return np.take_along_axis(array, np.maximum(counts - back, 0)[None], 0)[0]

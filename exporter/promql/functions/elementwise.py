@@ -10,8 +10,11 @@ from types import MappingProxyType
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
-from exporter.model.samples import Float64s
+from exporter.model.samples import Float64s, Int64s
+
+Days = npt.NDArray[np.datetime64]
 
 _DAY: Final = 86_400
 
@@ -51,57 +54,63 @@ UNARY: Final[Mapping[str, Callable[[Float64s], Float64s]]] = MappingProxyType(
 
 def clamp(values: Float64s, least: Float64s, most: Float64s) -> Float64s:
     """Values held between two bounds (T,); NaN anywhere gives NaN."""
-    return np.maximum(least, np.minimum(most, values))
+    held: Float64s = np.maximum(least, np.minimum(most, values))
+    return held
 
 
 def round_to(values: Float64s, nearest: Float64s | float) -> Float64s:
     """Values rounded to a multiple, halves up."""
     inverse = 1.0 / np.asarray(nearest, np.float64)
-    return np.floor(values * inverse + 0.5) / inverse
+    rounded: Float64s = np.floor(values * inverse + 0.5) / inverse
+    return rounded
 
 
-def _seconds(values: Float64s) -> np.ndarray:
+def _floats(values: npt.NDArray[np.int64]) -> Float64s:
+    return values.astype(np.float64)
+
+
+def _seconds(values: Float64s) -> Int64s:
     """Whole Unix seconds, towards zero, within what a date can say; out of range counts as 0."""
     limit = 8.64e12
     return np.where(np.abs(values) < limit, np.trunc(values), 0.0).astype(np.int64)
 
 
-def _days(values: Float64s) -> np.ndarray:
+def _days(values: Float64s) -> Days:
     return np.floor_divide(_seconds(values), _DAY).astype("datetime64[D]")
 
 
 def _year(values: Float64s) -> Float64s:
-    return _days(values).astype("datetime64[Y]").astype(np.int64) + 1970.0
+    return _floats(_days(values).astype("datetime64[Y]").astype(np.int64) + 1970)
 
 
 def _month(values: Float64s) -> Float64s:
-    return _days(values).astype("datetime64[M]").astype(np.int64) % 12 + 1.0
+    return _floats(_days(values).astype("datetime64[M]").astype(np.int64) % 12 + 1)
 
 
 def _day_of_month(values: Float64s) -> Float64s:
     days = _days(values)
-    return (days - days.astype("datetime64[M]").astype("datetime64[D]")).astype(np.int64) + 1.0
+    return _floats((days - days.astype("datetime64[M]").astype("datetime64[D]")).astype(np.int64) + 1)
 
 
 def _day_of_year(values: Float64s) -> Float64s:
     days = _days(values)
-    return (days - days.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64) + 1.0
+    return _floats((days - days.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64) + 1)
 
 
 def _day_of_week(values: Float64s) -> Float64s:
-    return (np.floor_divide(_seconds(values), _DAY) + 4) % 7 + 0.0
+    return _floats((np.floor_divide(_seconds(values), _DAY) + 4) % 7)
 
 
 def _days_in_month(values: Float64s) -> Float64s:
     months = _days(values).astype("datetime64[M]")
     following = (months + np.timedelta64(1, "M")).astype("datetime64[D]")
-    return (following - months.astype("datetime64[D]")).astype(np.int64) + 0.0
+    return _floats((following - months.astype("datetime64[D]")).astype(np.int64))
 
 
 DATES: Final[Mapping[str, Callable[[Float64s], Float64s]]] = MappingProxyType(
     {
-        "minute": lambda values: np.floor_divide(_seconds(values), 60) % 60 + 0.0,
-        "hour": lambda values: np.floor_divide(_seconds(values), 3600) % 24 + 0.0,
+        "minute": lambda values: _floats(np.floor_divide(_seconds(values), 60) % 60),
+        "hour": lambda values: _floats(np.floor_divide(_seconds(values), 3600) % 24),
         "day_of_week": _day_of_week,
         "day_of_month": _day_of_month,
         "day_of_year": _day_of_year,

@@ -112,7 +112,9 @@ def evaluate_histograms(matrix: StepMatrix, evaluate: Evaluate) -> tuple[StepMat
             _ragged_parts(shape, counts, there, evaluate, out, present, forced)
             continue
         which = np.broadcast_to(np.arange(steps), counts.shape[1:])
-        whole = np.ones(counts.shape[1:], np.bool_) if there is None else there.all(axis=0)
+        whole: Bools = np.ones(counts.shape[1:], np.bool_)
+        if there is not None:
+            whole = np.logical_and.reduce(there, axis=0)
         flat = counts[:, whole] if there is not None else counts.reshape(len(counts), -1)
         values, levelled = evaluate(shape.bounds, flat, which[whole])
         at = np.zeros(counts.shape[1:])
@@ -233,7 +235,7 @@ def bucket_fraction(
 
 def _rank(value: Float64s, bounds: Float64s, counts: Float64s) -> Float64s:
     """Observations at or below a value (W,), linear inside a bucket."""
-    rank = counts[-1].copy()
+    rank: Float64s = counts[-1].copy()
     settled = np.zeros(len(rank), np.bool_)
     below = np.zeros(len(rank))
     for place, bound in enumerate(bounds.tolist()):

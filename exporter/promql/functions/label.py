@@ -20,13 +20,21 @@ _REFERENCE = re.compile(r"\$(?:\$|\{(\w+)\}|(\w+))", re.ASCII)
 _PARTS = re.compile(r"(\d+|\D+)", re.ASCII)
 
 
+def is_label_name(text: str) -> bool:
+    """Whether a text can name a label: not empty, valid UTF-8."""
+    try:
+        return len(text.encode()) > 0
+    except UnicodeEncodeError:
+        return False
+
+
 def label_replace(matrix: StepMatrix, target: str, template: str, source: str, pattern: str) -> StepMatrix:
     """Sets `target` to the expanded template in series whose `source` label matches the whole pattern."""
     try:
         regex = compile_anchored(pattern)
     except ValueError:
         raise QueryError(f"invalid regular expression in label_replace(): {pattern}") from None
-    if not target:
+    if not is_label_name(target):
         raise QueryError(f"invalid destination label name in label_replace(): {target}")
 
     def make() -> SeriesSet:
@@ -49,9 +57,9 @@ def label_replace(matrix: StepMatrix, target: str, template: str, source: str, p
 def label_join(matrix: StepMatrix, target: str, separator: str, sources: tuple[str, ...]) -> StepMatrix:
     """Sets `target` to the values of the source labels, joined."""
     for source in sources:
-        if not source:
+        if not is_label_name(source):
             raise QueryError(f"invalid source label name in label_join(): {source}")
-    if not target:
+    if not is_label_name(target):
         raise QueryError(f"invalid destination label name in label_join(): {target}")
 
     def make() -> SeriesSet:

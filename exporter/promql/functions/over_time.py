@@ -18,6 +18,11 @@ def _shape(samples: Samples) -> tuple[int, ...]:
     return samples.values.shape[1:]
 
 
+def _spread(values: Float64s, samples: Samples) -> Float64s:
+    spread: Float64s = np.broadcast_to(values, _shape(samples))
+    return spread
+
+
 def sum_over_time(samples: Samples) -> Float64s:
     """Sum."""
     return sum_first_axis(samples.filled(0.0))
@@ -30,7 +35,7 @@ def avg_over_time(samples: Samples) -> Float64s:
 
 def count_over_time(samples: Samples) -> Float64s:
     """Number of samples."""
-    return np.broadcast_to(np.asarray(samples.size, np.float64), _shape(samples))
+    return _spread(np.asarray(samples.size, np.float64), samples)
 
 
 def present_over_time(samples: Samples) -> Float64s:
@@ -40,17 +45,20 @@ def present_over_time(samples: Samples) -> Float64s:
 
 def min_over_time(samples: Samples) -> Float64s:
     """Least value; NaN only where all are."""
-    return np.fmin.reduce(samples.filled(np.nan), axis=0)
+    least: Float64s = np.fmin.reduce(samples.filled(np.nan), axis=0)
+    return least
 
 
 def max_over_time(samples: Samples) -> Float64s:
     """Greatest value; NaN only where all are."""
-    return np.fmax.reduce(samples.filled(np.nan), axis=0)
+    greatest: Float64s = np.fmax.reduce(samples.filled(np.nan), axis=0)
+    return greatest
 
 
 def first_over_time(samples: Samples) -> Float64s:
     """Oldest value."""
-    return samples.values[0]
+    oldest: Float64s = samples.values[0]
+    return oldest
 
 
 def last_over_time(samples: Samples) -> Float64s:
@@ -60,12 +68,12 @@ def last_over_time(samples: Samples) -> Float64s:
 
 def ts_of_first_over_time(samples: Samples) -> Float64s:
     """Time of the oldest sample, seconds."""
-    return np.broadcast_to(samples.ts_ms[0] / 1000, _shape(samples))
+    return _spread(samples.ts_ms[0] / 1000, samples)
 
 
 def ts_of_last_over_time(samples: Samples) -> Float64s:
     """Time of the newest sample, seconds."""
-    return np.broadcast_to(samples.ts_at(1) / 1000, _shape(samples))
+    return _spread(samples.ts_at(1) / 1000, samples)
 
 
 def ts_of_max_over_time(samples: Samples) -> Float64s:
@@ -82,7 +90,8 @@ def _time_of(samples: Samples, wanted: Float64s) -> Float64s:
     hit = ((samples.values == wanted) | (wanted != wanted)) & samples.mask()
     last = len(hit) - 1 - np.argmax(hit[::-1], axis=0)
     times = np.broadcast_to(samples.ts_ms, samples.values.shape)
-    return np.take_along_axis(times, last[None], 0)[0] / 1000
+    found: Float64s = np.take_along_axis(times, last[None], 0)[0] / 1000
+    return found
 
 
 def stdvar_over_time(samples: Samples) -> Float64s:
@@ -94,12 +103,14 @@ def stdvar_over_time(samples: Samples) -> Float64s:
     rest = shifted - sum_first_axis(shifted) / count
     if samples.counts is not None:
         rest = np.where(samples.mask(), rest, 0.0)
-    return (rest * rest).sum(axis=0) / count
+    variance: Float64s = (rest * rest).sum(axis=0) / count
+    return variance
 
 
 def stddev_over_time(samples: Samples) -> Float64s:
     """Population standard deviation."""
-    return np.sqrt(stdvar_over_time(samples))
+    deviation: Float64s = np.sqrt(stdvar_over_time(samples))
+    return deviation
 
 
 def quantile_over_time(samples: Samples, quantiles: Float64s) -> Float64s:
@@ -115,7 +126,7 @@ def mad_over_time(samples: Samples) -> Float64s:
     return _quantile(half, np.abs(values - median), samples.size)
 
 
-def _quantile(quantile: Float64s, values: Float64s, size: Ints | int) -> Float64s:
+def _quantile(quantile: Float64s | np.float64, values: Float64s, size: Ints | int) -> Float64s:
     """Quantiles of the non-padding part of axis 0, padding being NaN; NaN samples sort lowest."""
     shape = values.shape[1:]
     ordered = np.sort(values, axis=0)  # NaN, be it sample or padding, last
@@ -156,7 +167,7 @@ def resets(samples: Samples, first: Ints | int = 0) -> Float64s:
 
 
 def anchor(samples: Samples) -> tuple[Ints, Bools]:
-    """Position of the last sample at or before each window, 0 where there is none; whether any lies inside."""
+    """Position of the last sample at or before each window (0: none); whether any lies inside it."""
     assert samples.counts is not None
     start = samples.ends_ms - samples.range_ms
     mask = samples.mask()
@@ -190,11 +201,10 @@ def _line(samples: Samples, origin_ms: np.ndarray) -> tuple[Float64s, Float64s]:
         if samples.counts is not None:
             mask = samples.mask()
             rise, seconds = np.where(mask, rise, 0.0), np.where(mask, seconds, 0.0)
-            weight = mask
         else:
-            weight = np.True_
+            mask = np.ones((1,) * rise.ndim, np.bool_)
         sum_x, sum_y = seconds.sum(axis=0), rise.sum(axis=0)
-        centred = np.where(weight, seconds - sum_x / count, 0.0)
+        centred = np.where(mask, seconds - sum_x / count, 0.0)
         slope = (centred * rise).sum(axis=0) / (centred * seconds).sum(axis=0)
         intercept = sum_y / count - slope * (sum_x / count)
     shift = (origin_ms - from_ms) / 1000
@@ -215,7 +225,7 @@ def predict_linear(samples: Samples, ahead_s: Float64s) -> Float64s:
 def double_exponential_smoothing(samples: Samples, smoothing: Float64s, trend: Float64s) -> Float64s:
     """Holt's linear method with both factors, each broadcastable to the windows."""
     values = samples.values
-    level = values[0].copy()
+    level: Float64s = values[0].copy()
     slope = values[1] - values[0] if len(values) > 1 else np.zeros_like(level)
     before = np.zeros_like(level)
     for place in range(1, len(values)):

@@ -6,6 +6,8 @@ Source: Prometheus' functions page (rate, increase, delta, irate, idelta) and it
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from exporter.model.samples import Float64s, Int64s
@@ -51,14 +53,14 @@ def extrapolated(operand: RangeOperand, budget: Budget, *, counter: bool, per_se
         out[rows, index] = result
         present[rows, index] = True
     for ragged in operand.columns.ragged:
-        for which, samples, rows in ragged_windows(ragged, operand, budget):
+        for which, samples, at in ragged_windows(ragged, operand, budget):
             assert samples.counts is not None
             with np.errstate(all="ignore"):
                 first, last = samples.values[0], samples.at(1)
                 growth = last - first
                 if counter:
                     growth = growth + _falls(samples)
-                out[rows, which] = _extrapolate(
+                out[at, which] = _extrapolate(
                     growth,
                     first,
                     samples.ts_ms[0],
@@ -70,7 +72,7 @@ def extrapolated(operand: RangeOperand, budget: Budget, *, counter: bool, per_se
                     counter=counter,
                     per_second=per_second,
                 )
-            present[rows, which] = samples.counts >= 2
+            present[at, which] = samples.counts >= 2
     return finish(operand, out, present)
 
 
@@ -162,7 +164,7 @@ def _between(before: Float64s, last: Float64s, apart_ms: Int64s, *, per_second: 
     with np.errstate(all="ignore"):
         if not per_second:
             return last - before
-        growth = np.where(last < before, last, last - before)
+        growth: Float64s = np.where(last < before, last, last - before)
         return growth / (apart_ms / 1000)
 
 
@@ -244,7 +246,7 @@ def smooth_points(samples: Samples) -> tuple[Float64s, Bools]:
     final = np.maximum(samples.counts - 1, 0)
     place = (mask & (samples.ts_ms < at)).sum(axis=0)
 
-    def pick(array: np.ndarray, where: Ints) -> np.ndarray:
+    def pick(array: Any, where: Ints) -> Any:
         return np.take_along_axis(array, np.clip(where, 0, final)[None], 0)[0]
 
     following = place < samples.counts
