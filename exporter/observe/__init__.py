@@ -10,3 +10,7 @@ unchanged; the label sets of a snapshot are the same tuple object until the set 
 prometheus_client's instruments where those are as expected, and fall back to `collect()` where not.
 Must not import other edges; where events go and where history is read are ports (`ports`).
 """
+
+from exporter.observe.monitor import Monitor
+
+__all__ = ["Monitor"]

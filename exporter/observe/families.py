@@ -69,6 +69,10 @@ class Source(Protocol):
     """Reads one collector of a registry."""
 
     @property
+    def collector(self) -> object:
+        """What is read."""
+
+    @property
     def quick(self) -> bool:
         """Whether the next reading takes well under a microsecond a sample and calls no foreign code."""
 
@@ -118,7 +122,7 @@ class RegistryReader:
             return source.read(exemplars=exemplars)
         except Exception as error:  # foreign code: one broken collector must not hide the others
             if self._on_error is not None:
-                self._on_error(source, error)
+                self._on_error(source.collector, error)
             return ()
 
 
@@ -170,6 +174,11 @@ class _Instrument:
         self._children: list[Any] | None = None
         self._rows: dict[tuple[str, ...], tuple[SeriesKey, ...]] = {}
         self._layout: Layout | None = None
+
+    @property
+    def collector(self) -> object:
+        """The instrument."""
+        return self._instrument
 
     @property
     def quick(self) -> bool:
@@ -313,12 +322,12 @@ class _CollectSource:
     quick = False
 
     def __init__(self, collector: Any) -> None:
-        self._collector = collector
+        self.collector = collector
         self._layouts: list[Layout] = []
 
     def read(self, *, exemplars: bool = False) -> Sequence[FamilyValues]:
         found: list[FamilyValues] = []
-        for position, metric in enumerate(self._collector.collect()):
+        for position, metric in enumerate(self.collector.collect()):
             known = self._layouts[position] if position < len(self._layouts) else None
             found.append(_family(metric, known, exemplars))
         self._layouts = [family.layout for family in found]

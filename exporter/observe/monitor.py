@@ -184,12 +184,14 @@ class Monitor:
         """Mean time in milliseconds of the API calls of the last `period` (a Prometheus duration such as 1h).
 
         All endpoints where none is named; None where there was no call. Read from the stored events when
-        connected, else from the recent ones in memory.
+        connected (an event is stored within a second or two), else from the recent ones in memory.
         Raises: ValueError for a bad period; StorageError where the stored events cannot be read.
         """
         start_ms, end_ms = self._period(period)
         if self._history is not None:
-            return await self._history.average_response_time_ms(endpoint, start_ms, end_ms)
+            stored = await self._history.average_response_time_ms(endpoint, start_ms, end_ms)
+            if stored is not None:
+                return stored
         times = [
             event.value
             for event in self._between(start_ms, end_ms)
@@ -204,7 +206,9 @@ class Monitor:
         """
         start_ms, end_ms = self._period(period)
         if self._history is not None:
-            return await self._history.error_rate(start_ms, end_ms)
+            stored = await self._history.error_rate(start_ms, end_ms)
+            if stored is not None:
+                return stored
         events = self._between(start_ms, end_ms)
         failed = sum(event.context.get("outcome") not in (SUCCESS, CANCELLED) for event in events)
         return failed / len(events) if events else None

@@ -167,7 +167,8 @@ async def test_a_restart_fills_the_gap(world: World) -> None:
     assert 150 < written < 300
     gaps = await world.fetch(
         "select max(gap) as gap from (select"
-        " detected_at - lag(detected_at) over (order by detected_at) as gap from quantum_anomaly_logs) as gaps"
+        " detected_at - lag(detected_at) over (order by detected_at) as gap"
+        " from quantum_anomaly_logs) as gaps"
     )
     assert gaps[0]["gap"].total_seconds() < 600  # type: ignore[attr-defined]
     overdue = await world.fetch(
