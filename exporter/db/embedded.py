@@ -100,7 +100,8 @@ async def reachable_url(url: str, data_dir: Path, clock: Clock) -> AsyncIterator
     A server that runs (an exporter is at work) is used as it is; else one is started, and stopped at the end.
     Raises: StorageError where it does not come up.
     """
-    found = url or await asyncio.to_thread(running_url, data_dir)
+    running = None if url else await asyncio.to_thread(running_url, data_dir)
+    found = url or running
     if found:
         yield found
         return
