@@ -249,7 +249,8 @@ def _pair(
         if matching.include:
             labels = labels.merged({name: right.get(name) for name in matching.include})
         results.append(labels)
-    series = SeriesSet(tuple(results), return_bool)
+    dropped = return_bool | (many.drop_name[many_at] & (many_at >= 0))
+    series = SeriesSet(tuple(results), dropped)
     rivals: Ints | None = ids
     if not simple:
         rivals = ids * len(series.unique.labels) + series.unique.ids if series.has_duplicates else None
