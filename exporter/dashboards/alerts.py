@@ -1,0 +1,220 @@
+"""Alerts: what fired, how often, how long, who resolved it, what the cooldown held back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from exporter.dashboards.model import ORANGE, RED, Dashboard, Panel, Row, Variable
+from exporter.dashboards.overview import FIRING_SINCE, SEVERITY
+from exporter.dashboards.panels import (
+    ALERTS_UID,
+    by_column,
+    good_below,
+    lines,
+    prom,
+    severity_column,
+    sql,
+    stat,
+    table,
+    timeline,
+    values,
+)
+
+_STATES = values((1, "pending", ORANGE), (2, "firing", RED))
+_OF = 'severity=~"$severity",alertname=~"$alertname"'
+_TIMELINE = (
+    f'max by (alertname, severity) ((2 * ALERTS{{alertstate="firing",{_OF}}}) '
+    f'or ALERTS{{alertstate="pending",{_OF}}})'
+)
+_CHOSEN = "lower(severity) IN (${severity:sqlstring}) AND type IN (${alertname:sqlstring})"
+_PERIOD = "triggered_at <= $__timeTo() AND coalesce(resolved_at, now()) >= $__timeFrom()"
+_WHICH = f"FROM system_alerts WHERE {_CHOSEN} AND {_PERIOD}"
+_LABELS = "coalesce(labels, '{}') - 'alertname' - 'severity'"
+ALERTNAME = Variable("alertname", "Alert", "SELECT DISTINCT type FROM system_alerts ORDER BY 1", sql=True)
+
+
+def alerts() -> Dashboard:
+    """The history of alerts."""
+    return Dashboard(
+        ALERTS_UID,
+        "Quantum / Alerts",
+        "History of alerts out of system_alerts: episodes, cooldown and suppression, flapping, deliveries.",
+        (
+            Row("Now", _now()),
+            Row("History", _history()),
+            Row("Notifications", _notifications()),
+        ),
+        (SEVERITY, ALERTNAME),
+        time_from="now-7d",
+        annotations=False,
+    )
+
+
+def _now() -> Sequence[Panel]:
+    return (
+        timeline(
+            "Pending and firing",
+            prom(_TIMELINE, "{{alertname}}"),
+            "Each alert's worst state. A gap: inactive.",
+            mappings=(_STATES,),
+            width=14,
+            height=9,
+            no_value="nothing fired",
+        ),
+        table(
+            "Firing now",
+            prom(FIRING_SINCE, table=True),
+            "Alert instances that fire, and the time since the condition first held.",
+            hidden=("Time", "__name__"),
+            order=("alertname", "severity", "Value"),
+            renamed={"Value": "since", "alertname": "alert"},
+            units={"since": "s"},
+            sort=("since", True),
+            overrides=(severity_column("severity"),),
+            width=10,
+            height=9,
+            no_value="nothing fires",
+        ),
+    )
+
+
+def _history() -> Sequence[Panel]:
+    length = "extract(epoch FROM coalesce(resolved_at, now()) - triggered_at)"
+    return (
+        stat(
+            "Episodes",
+            sql(f"SELECT count(*) AS episodes {_WHICH}"),
+            "Alert instances that fired in the period.",
+            "short",
+            graph=False,
+        ),
+        stat(
+            "Mean length",
+            sql(f"SELECT avg({length}) AS mean {_WHICH}"),
+            "Mean time from firing to resolved; one that still fires counts until now.",
+            "s",
+            graph=False,
+        ),
+        stat(
+            "Held back",
+            sql(f"SELECT coalesce(sum(suppressed_count), 0) AS suppressed {_WHICH}"),
+            "Firings that the cooldown held back: recorded, not sent.",
+            "short",
+            graph=False,
+        ),
+        stat(
+            "Notifications",
+            sql(f"SELECT coalesce(sum(notification_count), 0) AS sent {_WHICH}"),
+            "Notifications delivered.",
+            "short",
+            graph=False,
+        ),
+        stat(
+            "Resolved by hand",
+            sql(f"""SELECT count(*) AS "by hand" {_WHICH} AND resolve_reason = 'by hand'"""),
+            "Episodes that a person ended.",
+            "short",
+            graph=False,
+        ),
+        stat(
+            "Still open",
+            sql(f"SELECT count(*) AS open {_WHICH} AND resolved_at IS NULL"),
+            "Episodes without an end.",
+            "short",
+            steps=good_below(1),
+            graph=False,
+        ),
+        lines(
+            "Episodes by day",
+            sql(
+                f"""
+              SELECT $__timeGroup(triggered_at, '1d') AS "time", severity AS metric, count(*) AS value
+              FROM system_alerts WHERE {_CHOSEN} AND $__timeFilter(triggered_at) GROUP BY 1, 2 ORDER BY 1""",
+                series=True,
+            ),
+            "Begun on each day, by severity.",
+            "short",
+            bars=True,
+            stacked=True,
+            lowest=0,
+            calcs=("sum",),
+            no_value="no alert in this period",
+        ),
+        table(
+            "Flapping",
+            sql(f"""
+              SELECT type AS "alert", {_LABELS} AS "labels", count(*) AS "episodes",
+                avg({length}) AS "mean length", sum(suppressed_count) AS "held back"
+              {_WHICH} GROUP BY type, fingerprint, labels HAVING count(*) > 1 ORDER BY 3 DESC LIMIT 20"""),
+            "Instances that fired more than once: a longer `for`, keep_firing_expr or cooldown may help.",
+            units={"mean length": "s"},
+            width=12,
+            no_value="nothing fired twice",
+        ),
+        table(
+            "Episodes",
+            sql(f"""
+              SELECT triggered_at AS "fired", type AS "alert", severity, title,
+                {_LABELS} AS "labels", value, peak,
+                {length} AS "length", resolved_at AS "resolved", resolve_reason AS "reason",
+                resolved_by AS "resolved by", resolution_notes AS "notes", acked_by AS "acknowledged by",
+                notification_count AS "sent", suppressed_count AS "held back",
+                record -> 'annotations' ->> 'runbook_url' AS "runbook"
+              {_WHICH} ORDER BY triggered_at DESC LIMIT 500"""),
+            "One row for each episode of an alert instance: values, why and by whom it ended, what was sent.",
+            units={"fired": "dateTimeAsIso", "resolved": "dateTimeAsIso", "length": "s"},
+            overrides=(severity_column("severity"), by_column("title", custom__width=300)),
+            height=12,
+            no_value="no alert in this period",
+        ),
+    )
+
+
+def _notifications() -> Sequence[Panel]:
+    latency = (
+        "histogram_quantile(0.95, sum by (le, receiver) "
+        "(rate(quantum_notification_duration_seconds_bucket[$__rate_interval])))"
+    )
+    return (
+        lines(
+            "Deliveries",
+            prom(
+                "sum by (receiver, outcome) (increase(quantum_notifications_total[1h]))",
+                "{{receiver}}: {{outcome}}",
+            ),
+            "Notifications of the last hour by receiver and outcome.",
+            "short",
+            lowest=0,
+        ),
+        lines(
+            "Held back by the cooldown",
+            prom(
+                "sum by (receiver) (increase(quantum_notifications_suppressed_total[1h]))",
+                "{{receiver}}",
+            ),
+            "Firings of the last hour that were not sent.",
+            "short",
+            lowest=0,
+        ),
+        lines(
+            "Waiting",
+            prom("quantum_notification_queue_length", "{{receiver}}"),
+            "Notifications in the outbox, by receiver. Growing: the receiver does not take them.",
+            "short",
+            lowest=0,
+            steps=good_below(100),
+        ),
+        table(
+            "Newest deliveries",
+            sql("""
+              SELECT created_at AS "decided", receiver, via, status, state, attempts,
+                extract(epoch FROM finished_at - created_at) AS "took", error
+              FROM quantum_alert_notifications WHERE $__timeFilter(created_at)
+              ORDER BY created_at DESC LIMIT 100"""),
+            "Each notification with its outcome; dead: given up after the last try.",
+            units={"decided": "dateTimeAsIso", "took": "s"},
+            width=24,
+            no_value="none sent in this period",
+        ),
+        lines("Delivery time, p95", prom(latency, "{{receiver}}"), "Time of one delivery.", "s", lowest=0),
+    )

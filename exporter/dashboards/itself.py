@@ -1,0 +1,332 @@
+"""Exporter: the program itself, from collectors to rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from exporter.dashboards.model import GREEN, RED, Dashboard, Panel, Row
+from exporter.dashboards.panels import (
+    YES_NO,
+    alert_links,
+    good_above,
+    good_below,
+    heatmap,
+    lines,
+    prom,
+    stat,
+    table,
+    timeline,
+    values,
+)
+
+
+def itself() -> Dashboard:
+    """Whether the watcher is well."""
+    return Dashboard(
+        "quantum-exporter",
+        "Quantum / Exporter",
+        "The program itself: its process, snapshots, head, rules, collectors and queries.",
+        (
+            Row("State", _state()),
+            Row("Process", _process()),
+            Row("Snapshots and head", _head()),
+            Row("Rules", _rules()),
+            Row("Collectors", _collectors()),
+            Row("Queries", _queries()),
+        ),
+    )
+
+
+def _state() -> Sequence[Panel]:
+    oldest = (
+        "max(time() - quantum_rule_group_last_evaluation_timestamp_seconds "
+        "- quantum_rule_group_interval_seconds)"
+    )
+    return (
+        stat(
+            "Version",
+            prom("quantum_build_info", "{{version}}"),
+            "Version that runs.",
+            "none",
+            graph=False,
+            names=True,
+            mappings=(values((1, "runs", GREEN)),),
+        ),
+        stat(
+            "Up for",
+            prom("time() - quantum_process_start_time_seconds", "uptime"),
+            "Time since the program started.",
+            "s",
+            graph=False,
+        ),
+        stat(
+            "Configuration",
+            prom("quantum_config_last_reload_successful", "reload"),
+            "Whether the last reload succeeded; after a failed one the old configuration runs on.",
+            "none",
+            mappings=(values((1, "current", GREEN), (0, "reload failed", RED)),),
+            steps=good_above(1),
+            graph=False,
+        ),
+        stat(
+            "Snapshot age",
+            prom("time() - quantum_snapshot_last_timestamp_seconds", "age"),
+            "Time since the registry was last copied into the head.",
+            "s",
+            steps=good_below(45, 120),
+            links=alert_links("MetricsPipelineStalled"),
+        ),
+        stat(
+            "Evaluation overdue",
+            prom(oldest, "overdue"),
+            "How long the latest rule group is past its interval; negative: on time.",
+            "s",
+            steps=good_below(30, 120),
+            links=alert_links("MetricsPipelineStalled"),
+        ),
+        stat(
+            "Faults in 24 h",
+            prom("sum(increase(quantum_faults_total[24h])) or vector(0)", "faults"),
+            "Errors of this program itself that were isolated.",
+            "short",
+            steps=good_below(1),
+            decimals=0,
+        ),
+    )
+
+
+def _process() -> Sequence[Panel]:
+    return (
+        lines(
+            "CPU",
+            prom("rate(quantum_process_cpu_seconds_total[$__rate_interval])", "cores"),
+            "Cores that the program uses.",
+            "none",
+            lowest=0,
+            decimals=3,
+            width=8,
+        ),
+        lines(
+            "Memory",
+            (
+                prom("quantum_process_resident_memory_bytes", "resident"),
+                prom("quantum_process_virtual_memory_bytes", "virtual"),
+            ),
+            "Memory of the process.",
+            "bytes",
+            lowest=0,
+            width=8,
+        ),
+        lines(
+            "Event loop",
+            prom("quantum_event_loop_lag_seconds", "lag"),
+            "Longest delay of the event loop: something computes where it should wait.",
+            "s",
+            lowest=0,
+            width=8,
+            steps=good_below(0.25),
+        ),
+        lines(
+            "Files",
+            (
+                prom("quantum_process_open_fds", "open"),
+                prom("quantum_process_max_fds", "allowed"),
+            ),
+            "File descriptors.",
+            "short",
+            lowest=0,
+            width=8,
+            height=6,
+        ),
+        lines(
+            "Threads",
+            prom("quantum_process_threads", "threads"),
+            "Threads of the process.",
+            "short",
+            lowest=0,
+            width=8,
+            height=6,
+        ),
+        lines(
+            "Faults",
+            prom("sum by (component) (increase(quantum_faults_total[1h]))", "{{component}}"),
+            "Isolated errors of the last hour, by component.",
+            "short",
+            lowest=0,
+            width=8,
+            height=6,
+            no_value="none",
+        ),
+    )
+
+
+def _head() -> Sequence[Panel]:
+    buckets = "sum by (le) (increase(quantum_snapshot_duration_seconds_bucket[$__rate_interval]))"
+    return (
+        heatmap("Snapshot time", buckets, "Time to copy the registry into the head.", "s"),
+        lines(
+            "Head",
+            (
+                prom("quantum_head_series", "series"),
+                prom("quantum_head_samples", "samples"),
+            ),
+            "What is in memory.",
+            "short",
+            lowest=0,
+        ),
+        lines(
+            "Refused and missed",
+            (
+                prom(
+                    "sum by (reason) (increase(quantum_head_rejected_samples_total[1h]))",
+                    "refused: {{reason}}",
+                ),
+                prom("increase(quantum_snapshots_missed_total[1h])", "missed snapshots"),
+            ),
+            "Samples that the head refused and snapshot slots that passed unused, in the last hour.",
+            "short",
+            lowest=0,
+            width=24,
+            height=6,
+        ),
+    )
+
+
+def _rules() -> Sequence[Panel]:
+    share = "quantum_rule_group_last_duration_seconds / quantum_rule_group_interval_seconds"
+    return (
+        lines(
+            "Evaluation time",
+            prom("quantum_rule_group_last_duration_seconds", "{{group}}"),
+            "Time of each group's last evaluation.",
+            "s",
+            lowest=0,
+        ),
+        lines(
+            "Share of the interval",
+            prom(share, "{{group}}"),
+            "Evaluation time over the interval. At 1 a group misses slots.",
+            "percentunit",
+            lowest=0,
+            steps=good_below(0.5, 1),
+        ),
+        lines(
+            "Failed evaluations",
+            prom(
+                "sum by (group) (increase(quantum_rule_evaluation_failures_total[1h]))",
+                "{{group}}",
+            ),
+            "Rule evaluations of the last hour that failed.",
+            "short",
+            lowest=0,
+            width=8,
+        ),
+        lines(
+            "Missed slots",
+            prom(
+                "sum by (group) (increase(quantum_rule_group_iterations_missed_total[1h]))",
+                "{{group}}",
+            ),
+            "Group slots of the last hour that passed unused.",
+            "short",
+            lowest=0,
+            width=8,
+        ),
+        lines(
+            "Alerts by state",
+            prom("sum by (state) (quantum_alerts)", "{{state}}"),
+            "Alert instances, pending and firing.",
+            "short",
+            stacked=True,
+            lowest=0,
+            width=8,
+        ),
+        table(
+            "Groups",
+            (
+                prom("quantum_rule_group_rules", table=True),
+                prom("quantum_rule_group_interval_seconds", table=True),
+                prom("quantum_rule_group_last_duration_seconds", table=True),
+                prom("time() - quantum_rule_group_last_evaluation_timestamp_seconds", table=True),
+            ),
+            "Each rule group.",
+            merged=True,
+            hidden=("Time", "__name__"),
+            order=("group",),
+            renamed={
+                "Value #A": "rules",
+                "Value #B": "interval",
+                "Value #C": "last took",
+                "Value #D": "evaluated ago",
+            },
+            units={"interval": "s", "last took": "s", "evaluated ago": "s"},
+        ),
+    )
+
+
+def _collectors() -> Sequence[Panel]:
+    return (
+        timeline(
+            "Collectors",
+            prom("quantum_collector_success", "{{collector}}"),
+            "Whether each collector's last run succeeded.",
+            mappings=(YES_NO,),
+            width=12,
+            height=10,
+        ),
+        lines(
+            "Collector time",
+            prom("quantum_collector_duration_seconds", "{{collector}}"),
+            "Time of each collector's last run.",
+            "s",
+            lowest=0,
+            height=10,
+        ),
+        lines(
+            "Failed and skipped runs",
+            prom(
+                "sum by (collector, outcome) "
+                '(increase(quantum_collector_runs_total{outcome!="success"}[1h]))',
+                "{{collector}}: {{outcome}}",
+            ),
+            "Runs of the last hour that gave nothing. Skipped: the run before had not ended.",
+            "short",
+            lowest=0,
+            no_value="none",
+        ),
+        lines(
+            "Refused values",
+            prom(
+                "sum by (collector) (increase(quantum_collector_refused_values_total[1h]))",
+                "{{collector}}",
+            ),
+            "Values of the last hour that are no samples: text, NULL, double label sets.",
+            "short",
+            lowest=0,
+            no_value="none",
+        ),
+    )
+
+
+def _queries() -> Sequence[Panel]:
+    buckets = "sum by (le) (rate(quantum_query_duration_seconds_bucket[$__rate_interval]))"
+    p95 = f"histogram_quantile(0.95, {buckets})"
+    return (
+        lines("Query time, p95", prom(p95, "p95"), "PromQL queries over HTTP.", "s", lowest=0, width=8),
+        lines(
+            "Queries running",
+            prom("quantum_queries_running", "running"),
+            "PromQL queries under way.",
+            "short",
+            lowest=0,
+            width=8,
+        ),
+        lines(
+            "Failed queries",
+            prom("sum(increase(quantum_query_failures_total[1h]))", "failed"),
+            "PromQL queries of the last hour that failed.",
+            "short",
+            lowest=0,
+            width=8,
+        ),
+    )
