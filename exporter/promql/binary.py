@@ -249,7 +249,9 @@ def _pair(
         if matching.include:
             labels = labels.merged({name: right.get(name) for name in matching.include})
         results.append(labels)
-    dropped = return_bool | (many.drop_name[many_at] & (many_at >= 0))
+    dropped = np.full(len(results), return_bool)
+    real = many_at >= 0
+    dropped[real] |= many.drop_name[many_at[real]]
     series = SeriesSet(tuple(results), dropped)
     rivals: Ints | None = ids
     if not simple:
