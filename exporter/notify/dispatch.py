@@ -1,0 +1,295 @@
+"""The dispatcher: takes evaluations, records what the book decides, and lets the lanes deliver.
+
+Order of things: the book decides (synchronously), the store commits, only then a lane gets the notification.
+Commits are grouped: what was decided while one runs goes into the next, so that an evaluation never waits
+for the database. Between evaluations the book is asked once a second what has fallen due: a cooldown that
+ends for something that still fires (by the last evaluation) is sent then, not at the next evaluation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from random import Random
+from typing import Any
+from urllib.parse import quote
+
+from exporter.clock import Clock
+from exporter.config.receivers import NotificationConfig
+from exporter.model.labels import LabelSet
+from exporter.notify.book import AlertBook, Outcome
+from exporter.notify.metrics import NotifyMetrics
+from exporter.notify.outbox import Lane, LanePolicy
+from exporter.notify.ports import Notifier
+from exporter.notify.records import Changes, Notification
+from exporter.notify.route import Destination
+from exporter.notify.silences import RETENTION_MS
+from exporter.notify.store import JournaledStore
+from exporter.rules.alert import AlertState
+from exporter.rules.evaluation import GroupEvaluation
+from exporter.rules.model import AlertingRule, RuleGroup
+
+_log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+_HOUSEKEEPING_TICKS = 60
+
+MakeNotifier = Callable[[Destination], Notifier]
+
+
+class Dispatcher:
+    """See the module. Use: `load()`, `run()` as a task, `handle` each evaluation, at the end `stop()`."""
+
+    def __init__(
+        self,
+        config: NotificationConfig,
+        store: JournaledStore,
+        make_notifier: MakeNotifier,
+        clock: Clock,
+        metrics: NotifyMetrics,
+        *,
+        external_labels: LabelSet,
+        external_url: str = "",
+        rng: Random | None = None,
+        policy: LanePolicy | None = None,
+    ) -> None:
+        self._store = store
+        self._make_notifier = make_notifier
+        self._clock = clock
+        self._metrics = metrics
+        self._rng = rng or Random()
+        self._policy = policy or LanePolicy()
+        self._external_url = external_url.rstrip("/")
+        self.book = AlertBook(config, external_labels=external_labels, link=self._link)
+        self._lanes: dict[str, Lane] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._running: asyncio.TaskGroup | None = None
+        self._changes = Changes()
+        self._to_send: list[Notification] = []
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._seen_alerts: dict[str, set[tuple[str, str, str]]] = {}
+        store.snapshot = self._snapshot
+        self._make_lanes()
+
+    # life
+
+    async def load(self) -> None:
+        """Read the stored state, once, before the first evaluation; raises nothing."""
+        self.book.load(await self._store.load(), self._clock.now_ms())
+        self._take()
+
+    def loaded_instances(self, rule_key: str) -> list[Mapping[str, Any]]:
+        """The stored records of a rule's alert instances, for the evaluator to go on with."""
+        return self.book.loaded_instances(rule_key)
+
+    async def run(self) -> None:
+        """Commit, tick and deliver until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._running = group
+            for name, lane in self._lanes.items():
+                self._tasks[name] = group.create_task(lane.run())
+            group.create_task(self._tick_loop())
+            await self._commit_loop()
+
+    async def stop(self) -> None:
+        """After `run` was cancelled: record what is known, close the receivers. The queue stays."""
+        self._take()
+        if self._changes:
+            changes, self._changes = self._changes, Changes()
+            await self._store.commit(changes)
+        await self._store.close()
+        for lane in self._lanes.values():
+            await lane.notifier.close()
+
+    async def drain(self, timeout_s: float = 2.0) -> None:
+        """Before `run` is cancelled: let what is on its way arrive, for at most so long."""
+        await asyncio.gather(*(lane.drain(timeout_s) for lane in self._lanes.values()))
+
+    # what others call
+
+    async def handle(self, evaluation: GroupEvaluation) -> None:
+        """Take in one evaluation; returns as soon as it is decided, the rest goes on in the background."""
+        self.book.evaluate(evaluation, self._clock.now_ms())
+        self._show(evaluation)
+        self._take()
+
+    async def tick(self) -> None:
+        """Decide what has fallen due."""
+        self.book.tick(self._clock.now_ms())
+        self._take()
+
+    async def flush(self) -> None:
+        """Wait until everything decided so far is recorded and handed to the lanes."""
+        self._take()
+        await self._idle.wait()
+
+    def retain(self, groups: Iterable[RuleGroup]) -> None:
+        """After a reload: these are the rule groups now; episodes of rules that are gone resolve."""
+        rules = [rule for group in groups for rule in group.rules if isinstance(rule, AlertingRule)]
+        self.book.retain(rules, self._clock.now_ms())
+        kept = {rule.key for rule in rules}
+        for key in [key for key in self._seen_alerts if key not in kept]:
+            for labels in self._seen_alerts.pop(key):
+                if not any(labels in others for others in self._seen_alerts.values()):
+                    self._metrics.alerts.remove(*labels)
+        self._take()
+
+    async def configure(self, config: NotificationConfig, make_notifier: MakeNotifier) -> None:
+        """After a reload: route and deliver by another configuration; queued notifications are kept."""
+        self._make_notifier = make_notifier
+        old, tasks = self._lanes, self._tasks
+        self._lanes, self._tasks = {}, {}
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        for lane in old.values():
+            await lane.notifier.close()
+        self.book.configure(config)
+        self._make_lanes()
+        for name in old.keys() - self._lanes.keys():
+            self._metrics.remove_receiver(name)
+        for notification in self.book.queued:
+            self._hand_over(notification)
+        if self._running is not None:
+            for name, lane in self._lanes.items():
+                self._tasks[name] = self._running.create_task(lane.run())
+        self._take()
+
+    def changed(self) -> None:
+        """After a change of the book from outside (a silence): record and send what came of it."""
+        self._take()
+
+    # reports of the lanes
+
+    def delivered(self, notification: Notification, *, via: str, attempts: int) -> None:
+        """A destination took a notification."""
+        self.book.delivered(notification.id, self._clock.now_ms(), via=via, attempts=attempts)
+        self._take()
+
+    def failed(self, notification: Notification, error: str, *, attempts: int, next_try_ms: int) -> None:
+        """A try failed and another follows."""
+        self.book.failed(notification.id, error, attempts=attempts, next_try_ms=next_try_ms)
+        self._take()
+
+    def dead(self, notification: Notification, error: str, *, attempts: int) -> None:
+        """A notification is given up."""
+        self.book.dead(notification.id, self._clock.now_ms(), error, attempts=attempts)
+        self._take()
+
+    # inside
+
+    def _take(self) -> None:
+        outcome: Outcome = self.book.take()
+        for receiver, count in outcome.suppressed.items():
+            self._metrics.suppressed.labels(receiver).inc(count)
+        if not outcome.changes and not outcome.notifications:
+            return
+        self._changes.merge(outcome.changes)
+        self._to_send.extend(outcome.notifications)
+        self._idle.clear()
+        self._wake.set()
+
+    async def _commit_loop(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            changes, self._changes = self._changes, Changes()
+            to_send, self._to_send = self._to_send, []
+            try:
+                await self._store.commit(changes)
+            except asyncio.CancelledError:
+                changes.merge(self._changes)
+                self._changes = changes
+                raise
+            except Exception:  # what cannot be recorded must still be told
+                self._metrics.faults.inc()
+                _log.exception("alert state was not recorded")
+            self._metrics.journaling.set(self._store.journaling)
+            for notification in to_send:
+                self._hand_over(notification)
+            if not self._wake.is_set():
+                self._idle.set()
+
+    async def _tick_loop(self) -> None:
+        ticks = 0
+        while True:
+            await self._clock.sleep(TICK_S)
+            ticks += 1
+            try:
+                await self.tick()
+                if self._store.journaling and ticks % 2 == 0:
+                    await self._store.settle()
+                    self._metrics.journaling.set(self._store.journaling)
+                if ticks % _HOUSEKEEPING_TICKS == 0:
+                    now_ms = self._clock.now_ms()
+                    self.book.forget_old(now_ms, now_ms - RETENTION_MS)
+                    self._take()
+            except Exception:
+                self._metrics.faults.inc()
+                _log.exception("unexpected error in the notifier")
+
+    def _hand_over(self, notification: Notification) -> None:
+        lane = self._lanes.get(notification.destination)
+        current = self.book.queued.get(notification.id)
+        if current is None:  # delivered or given up meanwhile
+            return
+        if lane is None:
+            self.dead(notification, "its receiver is configured no more", attempts=notification.attempts)
+        else:
+            lane.put(current)
+
+    def _make_lanes(self) -> None:
+        found = self.book.destinations
+        notifiers = {key: self._make_notifier(destination) for key, destination in found.items()}
+        self._metrics.add_receivers(found)
+        for key, destination in found.items():
+            receiver = self.book.config.receiver(destination.receiver)
+            fallbacks = [
+                notifiers[other] for other, one in found.items() if one.receiver == receiver.fallback
+            ]
+            timeout_ms = getattr(destination.config, "timeout_ms", 0)
+            self._lanes[key] = Lane(
+                key,
+                notifiers[key],
+                self,
+                self._clock,
+                self._metrics,
+                policy=LanePolicy(
+                    timeout_s=timeout_ms / 1000 + 1 if timeout_ms else self._policy.timeout_s,
+                    max_age_s=self._policy.max_age_s,
+                    max_queued=self._policy.max_queued,
+                    concurrency=self._policy.concurrency,
+                    fallback_after=receiver.fallback_after if fallbacks else 1 << 30,
+                ),
+                rng=self._rng,
+                fallback_name=receiver.fallback,
+                fallbacks=fallbacks,
+            )
+
+    def _snapshot(self) -> Changes:
+        """Everything live, without what still waits for its commit."""
+        return self.book.snapshot()
+
+    def _show(self, evaluation: GroupEvaluation) -> None:
+        """Set the gauges of the rules' instances."""
+        for found in evaluation.rules:
+            rule = found.rule
+            if not isinstance(rule, AlertingRule):
+                continue
+            counts = {(rule.name, rule.severity, state): 0 for state in ("pending", "firing")}
+            for instance in found.active:
+                if instance.state is AlertState.INACTIVE:
+                    continue
+                key = (rule.name, instance.severity, instance.state.text)
+                counts[key] = counts.get(key, 0) + 1
+            before = self._seen_alerts.get(rule.key, set())
+            self._seen_alerts[rule.key] = before | counts.keys()
+            for labels in self._seen_alerts[rule.key]:
+                self._metrics.alerts.labels(*labels).set(counts.get(labels, 0))
+
+    def _link(self, rule: AlertingRule) -> str:
+        query = quote(rule.expr_text, safe="")
+        return f"{self._external_url}/graph?g0.expr={query}&g0.tab=1" if self._external_url else ""

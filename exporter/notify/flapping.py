@@ -1,0 +1,42 @@
+"""Flapping: how often an alert instance changed its state lately. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from exporter.config.receivers import FlappingConfig
+
+_KEPT = 1000  # changes remembered for one instance; far beyond any sensible bound
+
+
+class FlapCounter:
+    """The times at which instances fired or resolved; an instance is any hashable text."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, deque[int]] = {}
+
+    def changed(self, instance: str, at_ms: int) -> None:
+        """Note one change of state."""
+        self._times.setdefault(instance, deque(maxlen=_KEPT)).append(at_ms)
+
+    def count(self, instance: str, window_ms: int, now_ms: int) -> int:
+        """How many changes lie in the window that ends now (its start exclusive)."""
+        times = self._times.get(instance)
+        return sum(now_ms - window_ms < at <= now_ms for at in times) if times else 0
+
+    def flapping(self, instance: str, bound: FlappingConfig, now_ms: int) -> int:
+        """The count where it reaches the bound, else 0."""
+        times = self._times.get(instance)
+        if times is None or len(times) < bound.transitions:
+            return 0
+        found = self.count(instance, bound.window_ms, now_ms)
+        return found if found >= bound.transitions else 0
+
+    def forget(self, before_ms: int) -> None:
+        """Drop the changes before a time."""
+        for instance in list(self._times):
+            times = self._times[instance]
+            while times and times[0] < before_ms:
+                times.popleft()
+            if not times:
+                del self._times[instance]

@@ -1,0 +1,277 @@
+"""What the notifier remembers: episodes, notifications, silences, and a set of changes to them. Pure.
+
+Every value turns into JSON and back, since the journal on disk and the tables hold the same records.
+Times are Unix milliseconds, 0 means never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from typing import Any
+
+from exporter.model.labels import EMPTY_LABELS, LabelSet, Matcher, MatchOp
+from exporter.rules.cooldown import Gate
+from exporter.rules.cooldown import from_record as gate_from_record
+from exporter.rules.cooldown import to_record as gate_to_record
+
+InstanceKey = tuple[str, str]  # rule key, fingerprint
+
+
+def fingerprint(labels: LabelSet) -> str:
+    """Sixteen hexadecimal digits for a label set, as Alertmanager shows them."""
+    return f"{labels.fingerprint():016x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One alert instance from firing to resolved: one row of `system_alerts`.
+
+    `active`: the condition still holds. `resolved_at_ms` is set while active when a person resolved it, which
+    mutes it until the condition has cleared. `suppressed` is 1 once the cooldown has held its firing back.
+    """
+
+    id: str
+    rule_key: str
+    labels: LabelSet
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    value: float = 0.0
+    peak: float = 0.0
+    triggered_at_ms: int = 0
+    active: bool = True
+    resolved_at_ms: int = 0
+    resolved_by: str = ""
+    resolve_reason: str = ""
+    resolution_notes: str = ""
+    resolved_value: float | None = None
+    acked_at_ms: int = 0
+    acked_by: str = ""
+    ack_notes: str = ""
+    notifications: int = 0
+    suppressed: int = 0
+    notified_at_ms: int = 0
+
+    @property
+    def alertname(self) -> str:
+        """The label `alertname`."""
+        return self.labels.get("alertname")
+
+    @property
+    def severity(self) -> str:
+        """The label `severity`; '' without one."""
+        return self.labels.get("severity")
+
+    @property
+    def muted_by_hand(self) -> bool:
+        """Whether a person resolved it while its condition goes on."""
+        return self.active and self.resolved_at_ms > 0
+
+    def to_record(self) -> dict[str, Any]:
+        """JSON values."""
+        return _record(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Episode:
+        """The inverse of `to_record`."""
+        values = dict(record)
+        values["labels"] = LabelSet.of(values["labels"])
+        for name in ("value", "peak", "resolved_value"):
+            values[name] = None if values[name] is None else float(values[name])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class NotifiedAlert:
+    """One alert in a notification, as it stood when that was decided."""
+
+    episode_id: str
+    status: str  # firing or resolved
+    labels: LabelSet
+    annotations: Mapping[str, str]
+    fingerprint: str
+    starts_at_ms: int
+    ends_at_ms: int = 0
+    value: float = 0.0
+    peak: float = 0.0
+    resolved_value: float | None = None
+    reason: str = ""  # of the decision: first, repeat due, resolved
+    suppressed: int = 0
+    resolve_reason: str = ""
+    resolved_by: str = ""
+    resolution_notes: str = ""
+    flapping: int = 0  # changes of state in the window, on the one notice that says so
+    held: str = ""
+    generator_url: str = ""
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> NotifiedAlert:
+        """The inverse of the record in `Notification.to_record`."""
+        values = dict(record)
+        values["labels"] = LabelSet.of(values["labels"])
+        for name in ("value", "peak", "resolved_value"):
+            values[name] = None if values[name] is None else float(values[name])
+        return cls(**values)
+
+
+class Status(Enum):
+    """Where a notification stands."""
+
+    QUEUED = "queued"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """What is sent to one destination, with the gates' slots that it stands for.
+
+    `id` stays the same over retries and restarts. `truncated` counts alerts left out for their number.
+    `via` is the receiver that took it where that was the fallback. `seq` orders what was decided at one time.
+    """
+
+    id: str
+    destination: str
+    receiver: str
+    status: str  # of its alerts: firing or resolved
+    alerts: tuple[NotifiedAlert, ...]
+    slots: tuple[tuple[str, str], ...] = ()  # (gate key, slot)
+    group_key: str = ""
+    group_labels: LabelSet = EMPTY_LABELS
+    truncated: int = 0
+    created_at_ms: int = 0
+    seq: int = 0
+    state: Status = Status.QUEUED
+    attempts: int = 0
+    next_try_ms: int = 0
+    finished_at_ms: int = 0
+    via: str = ""
+    error: str = ""
+
+    @property
+    def episode_ids(self) -> tuple[str, ...]:
+        """The episodes it tells of."""
+        return tuple(alert.episode_id for alert in self.alerts)
+
+    def to_record(self) -> dict[str, Any]:
+        """JSON values."""
+        record = _record(replace(self, alerts=()))
+        record["alerts"] = [_record(alert) for alert in self.alerts]
+        record["state"] = self.state.value
+        return record
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Notification:
+        """The inverse of `to_record`."""
+        values = dict(record)
+        values["alerts"] = tuple(NotifiedAlert.from_record(alert) for alert in values["alerts"])
+        values["slots"] = tuple((str(gate), str(slot)) for gate, slot in values["slots"])
+        values["group_labels"] = LabelSet.of(values["group_labels"])
+        values["state"] = Status(values["state"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Alerts that match every matcher are not notified between the two times (the end exclusive)."""
+
+    id: str
+    matchers: tuple[Matcher, ...]
+    starts_at_ms: int
+    ends_at_ms: int
+    created_by: str
+    comment: str
+    updated_at_ms: int
+
+    def state(self, now_ms: int) -> str:
+        """pending, active or expired."""
+        if now_ms >= self.ends_at_ms:
+            return "expired"
+        return "pending" if now_ms < self.starts_at_ms else "active"
+
+    def to_record(self) -> dict[str, Any]:
+        """JSON values."""
+        record = _record(replace(self, matchers=()))
+        record["matchers"] = [[one.name, one.op.value, one.value] for one in self.matchers]
+        return record
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Silence:
+        """The inverse of `to_record`."""
+        values = dict(record)
+        values["matchers"] = tuple(
+            Matcher(name, MatchOp(op), value) for name, op, value in values["matchers"]
+        )
+        return cls(**values)
+
+
+@dataclass(slots=True)
+class Changes:
+    """Rows to be written in one transaction, whole and by key, so that writing them twice does no harm.
+
+    None in `gates` and `instances` deletes the row. A whole stored state is a `Changes` too.
+    """
+
+    episodes: dict[str, Episode] = field(default_factory=dict)
+    gates: dict[str, Gate | None] = field(default_factory=dict)
+    notifications: dict[str, Notification] = field(default_factory=dict)
+    instances: dict[InstanceKey, Mapping[str, Any] | None] = field(default_factory=dict)
+    silences: dict[str, Silence] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.episodes or self.gates or self.notifications or self.instances or self.silences)
+
+    def merge(self, later: Changes) -> None:
+        """Take over later changes; the later row of a key wins."""
+        self.episodes.update(later.episodes)
+        self.gates.update(later.gates)
+        self.notifications.update(later.notifications)
+        self.instances.update(later.instances)
+        self.silences.update(later.silences)
+
+    def to_record(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "episodes": [episode.to_record() for episode in self.episodes.values()],
+            "gates": [[key, gate and gate_to_record(gate)] for key, gate in self.gates.items()],
+            "notifications": [one.to_record() for one in self.notifications.values()],
+            "instances": [[*key, record] for key, record in self.instances.items()],
+            "silences": [silence.to_record() for silence in self.silences.values()],
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Changes:
+        """The inverse of `to_record`.
+
+        Raises: ValueError for a record that `to_record` did not make.
+        """
+        try:
+            episodes = [Episode.from_record(one) for one in record["episodes"]]
+            notifications = [Notification.from_record(one) for one in record["notifications"]]
+            silences = [Silence.from_record(one) for one in record["silences"]]
+            return cls(
+                episodes={one.id: one for one in episodes},
+                gates={
+                    key: None if gate is None else gate_from_record(gate) for key, gate in record["gates"]
+                },
+                notifications={one.id: one for one in notifications},
+                instances={(rule, mark): inner for rule, mark, inner in record["instances"]},
+                silences={one.id: one for one in silences},
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a record of changes: {error!r}") from error
+
+
+def _record(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass as JSON values; floats as text, so that NaN and infinities survive."""
+    record: dict[str, Any] = {}
+    for one in fields(value):
+        content = getattr(value, one.name)
+        if isinstance(content, LabelSet):
+            content = content.as_dict()
+        elif isinstance(content, float):
+            content = repr(content)
+        elif isinstance(content, Mapping):
+            content = dict(content)
+        record[one.name] = content
+    return record
