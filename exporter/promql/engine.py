@@ -27,7 +27,7 @@ from exporter.promql.plan import Node, Read, reads
 from exporter.promql.planner import Keys, Planner
 from exporter.promql.read import Reader, flattened
 from exporter.promql.source import SeriesSource
-from exporter.promql.values import InstantVector, RangeMatrix, Result, ScalarValue, StringValue, Value
+from exporter.promql.values import InstantVector, Origin, RangeMatrix, Result, ScalarValue, StringValue, Value
 from exporter.promql.windows import ragged_spans, without_markers
 
 _PREPARED = 512  # texts whose plans are kept
@@ -227,10 +227,12 @@ def _instant_value(operand: Operand, time_ms: int, evaluation: Evaluation) -> Va
     matrix = _named(operand)
     labels = matrix.series.labels
     if matrix.present is None:
-        return InstantVector(labels, np.ascontiguousarray(matrix.values[:, 0]), time_ms)
+        origin = Origin(matrix.series, range(len(labels)))
+        return InstantVector(labels, np.ascontiguousarray(matrix.values[:, 0]), time_ms, origin)
     here = np.flatnonzero(matrix.present[:, 0])
-    chosen = [labels[place] for place in here.tolist()]
-    return InstantVector(chosen, matrix.values[here, 0], time_ms)
+    places = here.tolist()
+    origin = Origin(matrix.series, places)
+    return InstantVector([labels[place] for place in places], matrix.values[here, 0], time_ms, origin)
 
 
 def _range_value(operand: Operand, evaluation: Evaluation) -> RangeMatrix:
@@ -242,9 +244,11 @@ def _range_value(operand: Operand, evaluation: Evaluation) -> RangeMatrix:
     order = matrix.series.sorted_order
     if matrix.present is not None:
         order = order[np.flatnonzero(matrix.present[order].any(axis=1))]
-    labels = [matrix.series.labels[place] for place in order.tolist()]
+    places = order.tolist()
+    labels = [matrix.series.labels[place] for place in places]
     present = None if matrix.present is None else matrix.present[order]
-    return RangeMatrix(labels, ts_ms, matrix.values[order], present)
+    origin = Origin(matrix.series, places)
+    return RangeMatrix(labels, ts_ms, matrix.values[order], present, origin=origin)
 
 
 def _range_vector(operand: RangeOperand, evaluation: Evaluation) -> RangeMatrix:

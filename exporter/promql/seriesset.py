@@ -7,6 +7,7 @@ that the next evaluation of the same rule over the same series does no label wor
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from operator import attrgetter
@@ -98,6 +99,17 @@ class SeriesSet:
         return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.intp)
 
     @cached_property
+    def _json(self) -> list[bytes | None]:
+        return [None] * len(self.labels)
+
+    def json(self, position: int) -> bytes:
+        """The JSON object of one label set, in label-name order; made once."""
+        known = self._json[position]
+        if known is None:
+            known = self._json[position] = labels_json(self.labels[position])
+        return known
+
+    @cached_property
     def unique(self) -> Unique:
         """Which series carry equal label sets."""
         first: dict[LabelSet, int] = {}
@@ -124,6 +136,12 @@ class SeriesSet:
             return codes, tuple(seen)
 
         return self.memo(("codes", name), make)
+
+
+def labels_json(labels: LabelSet) -> bytes:
+    """The JSON object of a label set, in label-name order, UTF-8."""
+    text = json.dumps(labels.as_dict(), ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "surrogatepass")
 
 
 class Unique:

@@ -13,22 +13,31 @@ import numpy as np
 from exporter.model.labels import LabelSet
 from exporter.model.samples import Float64s, Int64s
 from exporter.promql.floats import api_float, api_floats, api_seconds
-from exporter.promql.seriesset import Bools
+from exporter.promql.seriesset import Bools, SeriesSet, labels_json
 
 
 def _json_text(text: str) -> bytes:
     return json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
-def labels_json(labels: LabelSet) -> bytes:
-    """The JSON object of a label set, in label-name order."""
-    return json.dumps(labels.as_dict(), ensure_ascii=False, separators=(",", ":")).encode(
-        "utf-8", "surrogatepass"
-    )
-
-
 def _seconds(ts_ms: int) -> float | int:
     return ts_ms // 1000 if ts_ms % 1000 == 0 else ts_ms / 1000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Origin:
+    """Where the series of a value stand in the set they were chosen from, which keeps their JSON."""
+
+    series: SeriesSet
+    positions: Sequence[int]
+
+    def json(self) -> list[bytes]:
+        """The JSON objects of the label sets."""
+        return list(map(self.series.json, self.positions))
+
+
+def _metrics(labels: Sequence[LabelSet], origin: Origin | None) -> list[bytes]:
+    return list(map(labels_json, labels)) if origin is None else origin.json()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +47,7 @@ class InstantVector:
     labels: Sequence[LabelSet]
     values: Float64s
     ts_ms: int
+    origin: Origin | None = None
 
     type_name = "vector"
 
@@ -55,12 +65,13 @@ class InstantVector:
     def to_json_bytes(self) -> bytes:
         """`to_json` as JSON text."""
         at = f',"value":[{api_seconds(self.ts_ms)},"'.encode()
+        metrics = _metrics(self.labels, self.origin)
         return (
             b"["
             + b",".join(
                 [
-                    b'{"metric":' + labels_json(labels) + at + text.encode() + b'"]}'
-                    for labels, text in zip(self.labels, api_floats(self.values.tolist()), strict=True)
+                    b'{"metric":%b%b%b"]}' % (metric, at, text.encode())
+                    for metric, text in zip(metrics, api_floats(self.values.tolist()), strict=True)
                 ]
             )
             + b"]"
@@ -80,6 +91,7 @@ class RangeMatrix:
     values: Float64s
     present: Bools | None = None
     offsets: Int64s | None = None
+    origin: Origin | None = None
 
     type_name = "matrix"
 
@@ -119,7 +131,7 @@ class RangeMatrix:
         shared = [f'[{api_seconds(at)},"' for at in self.ts_ms.tolist()] if self.offsets is None else []
         full = self.present is None or bool(self.present.all())
         out = []
-        for position, labels in enumerate(self.labels):
+        for position, metric in enumerate(_metrics(self.labels, self.origin)):
             ts_ms, values = self.series(position)
             texts = api_floats(values.tolist())
             if self.offsets is not None:
@@ -130,7 +142,7 @@ class RangeMatrix:
                 heads = [shared[i] for i in np.flatnonzero(self.present[position]).tolist()]
             body = '"],'.join([head + text for head, text in zip(heads, texts, strict=True)])
             tail = f'[{body}"]]' if body else "[]"
-            out.append(b'{"metric":' + labels_json(labels) + b',"values":' + tail.encode() + b"}")
+            out.append(b'{"metric":%b,"values":%b}' % (metric, tail.encode()))
         return b"[" + b",".join(out) + b"]"
 
 

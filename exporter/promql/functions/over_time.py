@@ -87,7 +87,7 @@ def ts_of_min_over_time(samples: Samples) -> Float64s:
 
 
 def _time_of(samples: Samples, wanted: Float64s) -> Float64s:
-    hit = ((samples.values == wanted) | (wanted != wanted)) & samples.mask()
+    hit: Bools = ((samples.values == wanted) | (wanted != wanted)) & samples.mask()
     last = len(hit) - 1 - np.argmax(hit[::-1], axis=0)
     times = np.broadcast_to(samples.ts_ms, samples.values.shape)
     found: Float64s = np.take_along_axis(times, last[None], 0)[0] / 1000

@@ -1,0 +1,353 @@
+"""PromQL over the same samples: our engine behind HTTP against Debian's prometheus, in the same run.
+
+usage: python benchmarks/promql.py [--pods 1 10] [--runs 9] [--only NAME]
+
+Each pod is 10,000 series: 400 histograms of 12 buckets (with sum and count), 2,000 counters and 2,400
+gauges over 200 (service, endpoint) pairs, 66 samples each, 5 s apart. Prometheus takes them by remote
+write, our head by batches. Both answer over loopback HTTP; medians in milliseconds, ratio ours / theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import math
+import multiprocessing
+import shutil
+import socket
+import statistics
+import struct
+import subprocess
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+from aiohttp import web
+
+from exporter.model.labels import LabelSet
+from exporter.model.samples import SampleBatch
+from exporter.promql import Engine
+from exporter.storage import MemoryStorage
+
+BOUNDS = ("0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "+Inf")
+STEP_MS = 5000
+ROWS = 66
+
+QUERIES = {
+    "ratio of rates": 'sum by (service,endpoint) (rate(http_requests_total{status=~"5.."}[5m])) '
+    "/ sum by (service,endpoint) (rate(http_requests_total[5m])) > 0.009",
+    "p95 of histograms": "histogram_quantile(0.95, sum by (le,endpoint) "
+    "(rate(http_request_duration_seconds_bucket[5m]))) > 0.9",
+    "avg_over_time": "avg_over_time(pool_in_use[5m]) > 46",
+    "predict_linear": "predict_linear(disk_free_bytes[5m], 3600) < 0.05",
+    "rate against offset": "sum by (service,endpoint) (rate(http_requests_total[2m])) "
+    "> 1.05 * sum by (service,endpoint) (rate(http_requests_total[2m] offset 2m))",
+    "absent": 'absent(pool_in_use{shard="9"})',
+    "one service: ratio": 'sum by (service,endpoint) (rate(http_requests_total{service="svc3",status=~"5.."}[5m])) '
+    '/ sum by (service,endpoint) (rate(http_requests_total{service="svc3"}[5m])) > 0.009',
+    "one service: avg": 'avg_over_time(pool_in_use{service="svc3"}[5m]) > 46',
+    "one series": 'pool_in_use{service="svc3",endpoint="/api/v1/res3",shard="2",pod="pod-0"}',
+    "max_over_time": "max by (service) (max_over_time(pool_in_use[5m]))",
+    "stddev_over_time": "max by (service) (stddev_over_time(pool_in_use[5m]))",
+    "quantile_over_time": "max by (service) (quantile_over_time(0.9, pool_in_use[5m]))",
+    "sum": "sum by (service) (pool_in_use)",
+    "topk": "topk(5, sum by (service,endpoint) (rate(http_requests_total[5m])))",
+    "increase": "sum(increase(http_requests_total[5m]))",
+    "join": "sum by (service) (pool_in_use * on (service,endpoint,pod,shard) disk_free_bytes)",
+    "subquery": 'max_over_time(sum by (service) (rate(http_requests_total{service="svc3"}[1m]))[3m:15s])',
+    "all gauges": "pool_in_use",
+}
+RANGES = {
+    "range: rate by service": "sum by (service) (rate(http_requests_total[1m]))",
+    "range: p95 one service": "histogram_quantile(0.95, sum by (le) "
+    '(rate(http_request_duration_seconds_bucket{service="svc3"}[1m])))',
+    "range: gauges of a service": 'pool_in_use{service="svc3"}',
+}
+
+
+class Data:
+    """Labels and rows of `pods` pods, seeded."""
+
+    def __init__(self, pods: int) -> None:
+        rng = np.random.default_rng(7)
+        pairs = [
+            {"service": f"svc{s}", "endpoint": f"/api/v1/res{e}", "pod": f"pod-{p}"}
+            for p in range(pods)
+            for s in range(10)
+            for e in range(20)
+        ]
+        labels: list[dict[str, str]] = []
+        for pair in pairs:
+            for method in ("GET", "POST"):
+                own = pair | {"method": method}
+                name = "http_request_duration_seconds"
+                labels += [own | {"__name__": f"{name}_bucket", "le": bound} for bound in BOUNDS]
+                labels += [own | {"__name__": f"{name}_{end}"} for end in ("sum", "count")]
+        self.histograms = 2 * len(pairs)
+        for pair in pairs:
+            for method in ("GET", "POST"):
+                labels += [
+                    pair | {"__name__": "http_requests_total", "method": method, "status": status}
+                    for status in ("200", "201", "404", "500", "503")
+                ]
+        for name in ("pool_in_use", "disk_free_bytes"):
+            labels += [pair | {"__name__": name, "shard": str(k)} for pair in pairs for k in range(6)]
+        self.labels = tuple(LabelSet.of(own) for own in labels)
+        self.counters, self.gauges = 10 * len(pairs), 6 * len(pairs)
+        self.rows = self._rows(rng)
+
+    def _rows(self, rng: np.random.Generator) -> np.ndarray:
+        weights = rng.dirichlet(np.ones(12), self.histograms)
+        load = rng.lognormal(0.5, 1.2, self.histograms) * 5
+        status = np.tile([0.9, 0.06, 0.03, 0.005, 0.005], self.counters // 5)
+        counts = np.zeros((self.histograms, 12))
+        sums = np.zeros(self.histograms)
+        total = rng.integers(0, 100_000, self.counters).astype(float)
+        pool = rng.integers(0, 50, self.gauges).astype(float)
+        disk = np.floor(rng.uniform(1e9, 1e11, self.gauges))
+        fall = rng.uniform(0, 1e6, self.gauges)
+        rows = np.empty((ROWS, len(self.labels)))
+        for row in rows:
+            counts += rng.poisson(load[:, None] * weights)
+            cumulative = counts.cumsum(axis=1)
+            sums += cumulative[:, -1] * 0.01
+            total += rng.poisson(np.repeat(load, 5)[: self.counters] * status)
+            pool = np.clip(pool + rng.integers(-3, 4, self.gauges) * (rng.random(self.gauges) < 0.3), 0, 50)
+            disk -= np.floor(fall * (rng.random(self.gauges) < 0.2))
+            block = np.concatenate([cumulative, sums[:, None], cumulative[:, -1:]], axis=1)
+            row[:] = np.concatenate([block.ravel(), total, pool, disk])
+        return rows
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+
+
+def remote_writes(data: Data, start_ms: int) -> Iterator[bytes]:
+    """Remote-write requests, snappy's literal form."""
+    stamps = [b"\x10" + _varint(start_ms + STEP_MS * row) for row in range(ROWS)]
+    request = bytearray()
+    for position, labels in enumerate(data.labels):
+        series = b"".join(_field(1, _field(1, n.encode()) + _field(2, v.encode())) for n, v in labels)
+        values = data.rows[:, position].tolist()
+        samples = b"".join(
+            _field(2, b"\x09" + struct.pack("<d", value) + stamp)
+            for value, stamp in zip(values, stamps, strict=True)
+        )
+        request += _field(1, series + samples)
+        if len(request) > 4_000_000 or position == len(data.labels) - 1:
+            yield _varint(len(request)) + b"\xfc" + struct.pack("<I", len(request) - 1) + bytes(request)
+            request.clear()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Prometheus:
+    """Debian's prometheus with the data, on loopback."""
+
+    def __init__(self, data: Data, start_ms: int) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="promql-bench-"))
+        (self.folder / "prometheus.yml").write_text("{}\n")
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.process = subprocess.Popen(
+            [
+                shutil.which("prometheus") or "prometheus",
+                f"--config.file={self.folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={self.folder / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+                "--web.enable-remote-write-receiver",
+            ],
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(200):
+            try:
+                urllib.request.urlopen(self.url + "/-/ready").read()
+                break
+            except OSError:
+                time.sleep(0.1)
+        for body in remote_writes(data, start_ms):
+            headers = {"Content-Encoding": "snappy", "Content-Type": "application/x-protobuf"}
+            urllib.request.urlopen(urllib.request.Request(self.url + "/api/v1/write", body, headers)).read()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Ours:
+    """Our engine behind aiohttp on loopback, in a process of its own; evaluation off the event loop."""
+
+    def __init__(self, pods: int, start_ms: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        here, there = context.Pipe()
+        self.process = context.Process(target=serve, args=(pods, start_ms, self.port, there), daemon=True)
+        self.process.start()
+        self.summary = here.recv()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.join()
+
+
+def serve(pods: int, start_ms: int, port: int, ready: Connection) -> None:
+    """Load the data and answer queries until terminated."""
+    data = Data(pods)
+    gc.collect()
+    before_kb = resident_kb()
+    storage = MemoryStorage()
+    for row in range(ROWS):
+        storage.append_batch(SampleBatch(start_ms + STEP_MS * row, data.labels, data.rows[row]))
+    grown_kb = resident_kb() - before_kb
+    engine = Engine(storage)
+
+    def instant(query: dict[str, str]) -> bytes:
+        return engine.query(query["query"], int(float(query["time"]) * 1000)).to_json_bytes()
+
+    def ranged(query: dict[str, str]) -> bytes:
+        start, end, step = (int(float(query[name]) * 1000) for name in ("start", "end", "step"))
+        return engine.query_range(query["query"], start, end, step).to_json_bytes()
+
+    def timed(evaluate, query: dict[str, str]) -> tuple[bytes, float]:
+        began_s = time.perf_counter()
+        return evaluate(query), (time.perf_counter() - began_s) * 1e3
+
+    def handler(evaluate):
+        async def handle(request: web.Request) -> web.Response:
+            answer, taken_ms = await asyncio.to_thread(timed, evaluate, dict(request.query))
+            body = b'{"status":"success","data":%b}' % answer
+            headers = {"X-Engine-Ms": f"{taken_ms:.3f}"}
+            return web.Response(body=body, content_type="application/json", headers=headers)
+
+        return handle
+
+    async def run() -> None:
+        app = web.Application()
+        app.router.add_get("/api/v1/query", handler(instant))
+        app.router.add_get("/api/v1/query_range", handler(ranged))
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        stats = storage.stats()
+        ready.send(
+            f"{stats.series:,} series, {stats.samples:,} samples, "
+            f"{stats.bytes / stats.samples:.2f} bytes a sample in arrays, "
+            f"{(grown_kb * 1024 - stats.bytes) / stats.series:.0f} bytes a series besides"
+        )
+        await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+def resident_kb() -> int:
+    """Resident memory of this process in KiB."""
+    text = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in text.splitlines() if line.startswith("VmRSS")))
+
+
+def ask(url: str, text: str, times: dict[str, float]) -> tuple[bytes, float]:
+    """The answer, and the milliseconds the engine says it took (0 where it does not)."""
+    path = "query" if "time" in times else "query_range"
+    query = urllib.parse.urlencode({"query": text} | times)
+    with urllib.request.urlopen(f"{url}/api/v1/{path}?{query}") as response:
+        return response.read(), float(response.headers.get("X-Engine-Ms", 0))
+
+
+def sample_set(answer: bytes) -> dict[str, list[float]]:
+    """Series -> values, for the comparison of both answers."""
+    data = json.loads(answer)["data"]
+    if data["resultType"] == "scalar":
+        return {"": [float(data["result"][1])]}
+    out = {}
+    for series in data["result"]:
+        points = series.get("values") or [series["value"]]
+        out[json.dumps(series["metric"], sort_keys=True)] = [float(text) for _, text in points]
+    return out
+
+
+def agree(ours: bytes, theirs: bytes) -> str:
+    one, other = sample_set(ours), sample_set(theirs)
+    if one.keys() != other.keys():
+        return f"DIFFERS: {len(one)} series, theirs {len(other)}"
+    for key, values in one.items():
+        for own, their in zip(values, other[key], strict=True):
+            if not math.isclose(own, their, rel_tol=1e-9, abs_tol=1e-12) and own == own:
+                return f"DIFFERS: {key} {own} {their}"
+    return f"{len(one)} series agree"
+
+
+def measure(pods: int, runs: int, only: str | None) -> None:
+    data = Data(pods)
+    start_ms = (int(time.time() * 1000) - ROWS * STEP_MS) // STEP_MS * STEP_MS
+    end_s = (start_ms + (ROWS - 1) * STEP_MS + 2500) / 1000  # between samples: both ends of ranges are open
+    ours = Ours(pods, start_ms)
+    print(f"\n## {ours.summary}\n")
+    theirs = Prometheus(data, start_ms)
+    print(
+        "| query | ours ms | engine ms | prometheus ms | ratio | answer |\n| --- | --- | --- | --- | --- | --- |"
+    )
+    ratios = []
+    try:
+        cases = [(name, text, {"time": end_s}) for name, text in QUERIES.items()]
+        cases += [
+            (name, text, {"start": end_s - 240, "end": end_s, "step": 5.0}) for name, text in RANGES.items()
+        ]
+        for name, text, times in cases:
+            if only and only not in name:
+                continue
+            answers = ask(ours.url, text, times)[0], ask(theirs.url, text, times)[0]
+            taken: dict[str, list[float]] = {"ours": [], "theirs": [], "engine": []}
+            for _ in range(runs):
+                for who, url in (("ours", ours.url), ("theirs", theirs.url)):
+                    began_s = time.perf_counter()
+                    _, engine_ms = ask(url, text, times)
+                    taken[who].append((time.perf_counter() - began_s) * 1e3)
+                    if who == "ours":
+                        taken["engine"].append(engine_ms)
+            own, engine, their = (statistics.median(taken[who]) for who in ("ours", "engine", "theirs"))
+            ratios.append(own / their)
+            print(
+                f"| {name} | {own:.2f} | {engine:.2f} | {their:.2f} | {own / their:.3f} | {agree(*answers)} |",
+                flush=True,
+            )
+        print(f"\nGeometric mean of the ratios: {statistics.geometric_mean(ratios):.3f}")
+    finally:
+        theirs.stop()
+        ours.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pods", type=int, nargs="+", default=[1, 10])
+    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--only")
+    args = parser.parse_args()
+    for pods in args.pods:
+        measure(pods, args.runs, args.only)
+
+
+if __name__ == "__main__":
+    main()
