@@ -9,8 +9,11 @@ ARGS ?=
 run: $(VENV)/.installed
 	$(BIN)/quantum-exporter run $(ARGS)
 
+# Prices follow real candles where a folder of them is named (or lies beside the checkout).
+HISTORY := $(or $(QUANTUM_EXPORTER_HISTORY),$(wildcard ../shared/data/btc))
+
 demo: $(VENV)/.installed
-	$(BIN)/quantum-exporter run --simulate $(ARGS)
+	QUANTUM_EXPORTER_HISTORY=$(HISTORY) $(BIN)/quantum-exporter run --simulate $(ARGS)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)

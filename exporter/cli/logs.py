@@ -12,7 +12,7 @@ _NAMES = {"WARNING": "warn", "CRITICAL": "error"}
 
 
 class _Logfmt(logging.Formatter):
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
         fields = _fields(self, record)
@@ -20,7 +20,7 @@ class _Logfmt(logging.Formatter):
 
 
 class _Json(logging.Formatter):
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
         return json.dumps(_fields(self, record), ensure_ascii=False)

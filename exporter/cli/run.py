@@ -11,7 +11,9 @@ from pathlib import Path
 
 from exporter.app import App, Options
 from exporter.cli.logs import configure_logging
+from exporter.cli.simulate import HISTORY_VARIABLE
 from exporter.config.load import load_config
+from exporter.simulate.prices import PriceFeed, read_history
 from exporter.web.auth import WebConfig, load_web_config
 from exporter.web.server import parse_listen_address
 
@@ -85,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
         simulate=args.simulate,
         flags=_flags(args),
         reload_config=lambda: load_config(args.config_file, os.environ),
+        price_feed=_history() if args.simulate else None,
     )
     return asyncio.run(_run(options))
 
@@ -113,6 +116,11 @@ async def _run(options: Options) -> int:
         await app.stop()
         if stop.is_set():
             print("stopped", file=sys.stderr, flush=True)
+
+
+def _history() -> PriceFeed | None:
+    folder = os.environ.get(HISTORY_VARIABLE)
+    return read_history(Path(folder)) if folder else None
 
 
 def _flags(args: argparse.Namespace) -> dict[str, str]:

@@ -24,7 +24,8 @@ def load_sql(paths: Iterable[Path], expand: Callable[[str], str]) -> tuple[SqlFi
 
     Raises: ConfigError with every problem of every file, and for a collector that two files declare.
     """
-    files, problems = [], []
+    files: list[SqlFile] = []
+    problems: list[Problem] = []
     seen: dict[str, Path] = {}
     for path in paths:
         try:

@@ -104,25 +104,33 @@ def expand(node: YamlNode, reader: Reader, environ: Mapping[str, str]) -> YamlNo
         if "${" not in node.text:
             return node
 
-        def value_of(match: re.Match[str]) -> str:
-            name, default = match.groups()
-            value = environ.get(name)
-            if value is None or (value == "" and default is not None):
-                if default is None:
-                    reader.problem(
-                        node,
-                        f"the environment variable {name} is not set",
-                        f"a default, as in ${{{name}:-value}}",
-                    )
-                    return ""
-                return default
-            return value
-
-        return resolve_scalar(node, _VARIABLE.sub(value_of, node.text))
+        try:
+            return resolve_scalar(node, expand_text(node.text, environ))
+        except ValueError as error:
+            reader.problem(node, str(error), "a default, as in ${NAME:-value}")
+            return resolve_scalar(node, "")
     if node.items is not None:
         return replace(node, items=tuple(expand(item, reader, environ) for item in node.items))
     entries = node.entries or {}
     return replace(node, entries={key: expand(value, reader, environ) for key, value in entries.items()})
+
+
+def expand_text(text: str, environ: Mapping[str, str]) -> str:
+    """A text with `${VAR}` and `${VAR:-default}` put in.
+
+    Raises: ValueError naming a variable that is not set and has no default.
+    """
+
+    def value_of(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        value = environ.get(name)
+        if value or (value is not None and default is None):
+            return value
+        if default is None:
+            raise ValueError(f"the environment variable {name} is not set")
+        return default
+
+    return _VARIABLE.sub(value_of, text)
 
 
 def masked(text: str) -> str:

@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from exporter.clock import Clock
 from exporter.errors import QueryError, QueryErrorKind
 from exporter.model.labels import LabelSet, Matcher
-from exporter.promql.engine import Engine, Result
+from exporter.promql.engine import Engine
+from exporter.promql.values import Result
 from exporter.storage import MemoryStorage
 
 log = logging.getLogger("exporter.query")
@@ -51,9 +52,8 @@ class LocalQueries:
     def __init__(
         self,
         storage: MemoryStorage,
-        make_engine: Callable[[int], Engine],
+        engine: Engine,
         *,
-        lookback_delta_ms: int,
         timeout_s: float,
         max_concurrency: int,
         clock: Clock,
@@ -61,9 +61,7 @@ class LocalQueries:
         log_queries: bool = False,
     ) -> None:
         self._storage = storage
-        self._make_engine = make_engine
-        self._lookback_delta_ms = lookback_delta_ms
-        self._engine = make_engine(lookback_delta_ms)
+        self._engine = engine
         self._timeout_s = timeout_s
         self._gate = asyncio.Semaphore(max_concurrency)
         self._pool = ThreadPoolExecutor(max_concurrency, thread_name_prefix="query")
@@ -79,9 +77,11 @@ class LocalQueries:
         self, text: str, ts_ms: int, *, timeout_s: float | None = None, lookback_delta_ms: int | None = None
     ) -> Result:
         """Evaluate at one time. Raises: QueryError."""
-        engine = self._engine_for(lookback_delta_ms)
         return await self._run(
-            "instant", text, timeout_s, lambda left: engine.query(text, ts_ms, timeout_s=left)
+            "instant",
+            text,
+            timeout_s,
+            lambda left: self._engine.query(text, ts_ms, timeout_s=left, lookback_delta_ms=lookback_delta_ms),
         )
 
     async def range(
@@ -95,12 +95,13 @@ class LocalQueries:
         lookback_delta_ms: int | None = None,
     ) -> Result:
         """Evaluate at each step of a range. Raises: QueryError."""
-        engine = self._engine_for(lookback_delta_ms)
         return await self._run(
             "range",
             text,
             timeout_s,
-            lambda left: engine.query_range(text, start_ms, end_ms, step_ms, timeout_s=left),
+            lambda left: self._engine.query_range(
+                text, start_ms, end_ms, step_ms, timeout_s=left, lookback_delta_ms=lookback_delta_ms
+            ),
         )
 
     async def series(
@@ -126,11 +127,6 @@ class LocalQueries:
         return await self._run(
             "labels", name, None, lambda _: self._storage.label_values(name, matcher_sets, start_ms, end_ms)
         )
-
-    def _engine_for(self, lookback_delta_ms: int | None) -> Engine:
-        if lookback_delta_ms is None or lookback_delta_ms == self._lookback_delta_ms:
-            return self._engine
-        return self._make_engine(lookback_delta_ms)
 
     async def _run(self, kind: str, text: str, timeout_s: float | None, evaluate: Callable[[float], T]) -> T:
         allowed_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)

@@ -1,6 +1,6 @@
 """The seven providers on one port: `/<provider>/...` in shape, with strict limits and faults on request.
 
-Control: POST, GET and DELETE /_control/faults, GET /_control/stats. A limit holds in every window: calls are
+Control: POST, GET and DELETE /_control/faults, GET /_control/stats, POST and GET /_control/scenarios. A limit holds in every window: calls are
 logged by their arrival, and one too many is refused as the real provider refuses it.
 """
 
@@ -11,7 +11,7 @@ import gzip
 import json
 import random
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from aiohttp import web
@@ -29,6 +29,7 @@ _PLAN_LIMITS: Mapping[str, Mapping[str, int]] = {
     "coinmarketcap": {"minute": 300, "month": 500_000},
     "coingecko": {"minute": 50, "month": 500_000},
 }
+Switch = Callable[[bool], Awaitable[None]]
 _LAG_MS: Mapping[str, int] = {"coingecko": 20_000, "coinmarketcap": 10_000, "blockchain": 30_000}
 
 
@@ -102,7 +103,12 @@ class ProviderSimulator:
             for name, spec in builtin_providers().items()
         }
         self._runner: web.AppRunner | None = None
+        self._switches: Mapping[str, Switch] = {}
         self.base_url = ""
+
+    def add_switches(self, switches: Mapping[str, Switch]) -> None:
+        """Scenarios of others that /_control/scenarios turns on and off; before `start`."""
+        self._switches = {**self._switches, **switches}
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen; returns the base URL, to which `/<provider>` is added.
@@ -114,6 +120,8 @@ class ProviderSimulator:
         app.router.add_get("/_control/faults", self._list_faults)
         app.router.add_delete("/_control/faults", self._clear_faults)
         app.router.add_get("/_control/stats", self._stats)
+        app.router.add_get("/_control/scenarios", self._list_scenarios)
+        app.router.add_post("/_control/scenarios", self._switch_scenario)
         app.router.add_route("*", "/{provider}/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
@@ -147,6 +155,24 @@ class ProviderSimulator:
             }
             for name, provider in self._providers.items()
         }
+
+    async def _list_scenarios(self, request: web.Request) -> web.Response:
+        return _json({"scenarios": sorted(self._switches)})
+
+    async def _switch_scenario(self, request: web.Request) -> web.Response:
+        allowed = {"error": f'wants {{"name": one of {sorted(self._switches)}, "on": true or false}}'}
+        try:
+            wanted = await request.json()
+        except ValueError:
+            return _json(allowed, 400)
+        name, on = (wanted.get("name"), wanted.get("on")) if isinstance(wanted, dict) else (None, None)
+        if name not in self._switches or not isinstance(on, bool):
+            return _json(allowed, 400)
+        try:
+            await self._switches[name](on)
+        except ExporterError as error:
+            return _json({"error": str(error)}, 503)
+        return _json({"name": name, "on": on})
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["provider"]

@@ -1,0 +1,516 @@
+"""The composition root: builds every object, owns the tasks, orders start and stop. Only the cli imports it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from prometheus_client import CollectorRegistry, Gauge
+
+from exporter import __version__
+from exporter.assets import asset_dir
+from exporter.clock import Clock, SystemClock
+from exporter.collectors.sqlconfig import DEFAULT_DATABASE, SqlFile
+from exporter.collectors.system import LoopLag
+from exporter.compose.checks import Checks
+from exporter.compose.inputs import load_groups, load_sql
+from exporter.compose.judging import remote_query
+from exporter.compose.notifying import Notifying
+from exporter.compose.sources import build_client, build_collectors, further_databases
+from exporter.compose.stats import DashboardStats
+from exporter.compose.status import head_stats, no_targets, runtime
+from exporter.config.load import expand_text
+from exporter.config.providers import ProviderConfig, simulated
+from exporter.config.schema import Config
+from exporter.db.embedded import EmbeddedPostgres
+from exporter.db.event_history import EventHistory
+from exporter.db.events import EventCodec, EventWriter
+from exporter.db.metrics import RetentionMetrics, WriteMetrics
+from exporter.db.migrate import migrate_up
+from exporter.db.pool import Database
+from exporter.db.retention import Retention
+from exporter.db.sample_codec import SampleCodec
+from exporter.db.spool import Spool
+from exporter.db.writer import SampleWriter
+from exporter.errors import ConfigError, InputError, StorageError
+from exporter.faults import Faults
+from exporter.loops.metrics import PipelineMetrics
+from exporter.loops.providers import ProviderPoller
+from exporter.loops.rules import RuleLoop
+from exporter.loops.snapshot import SnapshotLoop
+from exporter.model.durations import format_duration
+from exporter.observe.monitor import Monitor
+from exporter.observe.snapshot import Snapshotter
+from exporter.promql.engine import Engine
+from exporter.query.local import LocalQueries, QueryMetrics
+from exporter.query.remote import RemoteApi
+from exporter.query.remote_values import RemoteQueries
+from exporter.rules.engine_query import EngineQueries
+from exporter.rules.expand import TemplateSettings
+from exporter.rules.group import QueryFn
+from exporter.rules.model import RuleGroup
+from exporter.simulate.prices import PriceFeed
+from exporter.simulate.providers import ProviderSimulator
+from exporter.simulate.trading import TradingSimulator
+from exporter.storage import MemoryStorage
+from exporter.web.auth import WebConfig, is_loopback
+from exporter.web.dashboard import DashboardDocument
+from exporter.web.encode import rfc3339
+from exporter.web.exposition import ExpositionPage
+from exporter.web.ports import Deps, QueryService, Status
+from exporter.web.server import Server, create_app
+
+log = logging.getLogger(__name__)
+
+_DATABASE_WAIT_S = 10.0
+_SPOOL_SHARE = 8  # of the spool's bound an eighth is for events
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line decided."""
+
+    config: Config
+    host: str
+    port: int
+    web_config: WebConfig
+    external_url: str
+    simulate: bool
+    flags: Mapping[str, str]
+    reload_config: Callable[[], Config]
+    price_feed: PriceFeed | None = None  # of the simulation; None is a random walk
+
+
+class App:
+    """One running exporter: `start`, then `run_until`, then `stop`, which undoes whatever was started."""
+
+    def __init__(self, options: Options, clock: Clock | None = None) -> None:
+        self._options = options
+        self._config = options.config
+        self._clock = clock or SystemClock()
+        self._stack = contextlib.AsyncExitStack()
+        self._missing = "starting"
+        self._lines: list[str] = []
+        self._reloading = asyncio.Lock()
+        self._reload_tasks: set[asyncio.Task[None]] = set()
+        self._reload_ok = True
+        self._started_ms = self._loaded_ms = self._clock.now_ms()
+
+    # -- start ----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Bring everything up, in order: files, listener, database, alerts, sources, loops.
+
+        Raises: InputError for a bad rule or collector file, ConfigError for a port in use or a database
+            that cannot be reached. Nothing is left running then once `stop` has been awaited.
+        """
+        groups = load_groups(self._config.rule_files)
+        sql_files = load_sql(self._config.sql_files, lambda text: expand_text(text, os.environ))
+        self._build_core()
+        self._build_queries()
+        await self._open_data_dir()
+        base_url = await self._listen()
+        await self._open_database()
+        self._build_writers()
+        await self._open_sources(sql_files)
+        await self._open_rules(groups)
+        self._start_loops()
+        self._missing = ""
+        self._describe(base_url, groups)
+
+    def banner(self) -> Sequence[str]:
+        """Where things are, what runs, what is off and why."""
+        return self._lines
+
+    async def run_until(self, stop: asyncio.Event) -> None:
+        """Wait for the end; the loops look after themselves."""
+        await stop.wait()
+
+    async def stop(self) -> None:
+        """Undo the start, last things first: listener, loops, sources, notifications, spool, database."""
+        self._missing = "stopping"
+        await self._stack.aclose()
+
+    def _build_core(self) -> None:
+        """What needs no IO: registry, metrics of the pipeline, head."""
+        self._registry = CollectorRegistry()
+        self._pipeline = PipelineMetrics(self._registry)
+        self._faults = Faults(self._pipeline.faults, self._clock)
+        build = Gauge(
+            "quantum_build_info",
+            "Version of the exporter and of Python; always 1.",
+            ["version", "python"],
+            registry=self._registry,
+        )
+        build.labels(__version__, platform.python_version()).set(1)
+        self._note_reload(ok=True)
+        self._storage = MemoryStorage()
+
+        def on_error(collector: object, error: Exception) -> None:
+            self._faults.report(f"collector {type(collector).__name__}", error)
+
+        self._snapshotter = Snapshotter(self._registry, on_error=on_error)
+        self._exposition = ExpositionPage(self._registry, on_error=on_error)
+
+    def _build_queries(self) -> None:
+        """The engine behind the API and the rules: the embedded one, or the one at `query.url`."""
+        query = self._config.query
+        metrics = QueryMetrics(self._registry)
+        self._judge: Callable[[], QueryFn]
+        self._queries: QueryService
+        if query.url is not None:
+            session = aiohttp.ClientSession()
+            self._stack.push_async_callback(session.close)
+            api = RemoteApi(query.url, session, timeout_s=query.timeout_ms / 1000)
+            self._judge = remote_query(api, asyncio.get_running_loop())
+            self._queries = RemoteQueries(api)
+            return
+        engine = Engine(
+            self._storage,
+            lookback_delta_ms=query.lookback_delta_ms,
+            max_samples=query.max_samples,
+            timeout_s=query.timeout_ms / 1000,
+            monotonic=self._clock.monotonic,
+        )
+        self._judge = EngineQueries(engine)
+        queries = LocalQueries(
+            self._storage,
+            engine,
+            timeout_s=query.timeout_ms / 1000,
+            max_concurrency=query.max_concurrency,
+            clock=self._clock,
+            metrics=metrics,
+        )
+        self._stack.callback(queries.close)
+        self._queries = queries
+
+    async def _open_data_dir(self) -> None:
+        folder = self._config.storage.data_dir
+        try:
+            await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"storage.data_dir {folder} cannot be made: {error.strerror}") from error
+
+    async def _listen(self) -> str:
+        """Bind the port first: a port in use must not cost a started database."""
+        options = self._options
+        server = Server(
+            create_app(self._deps(), options.web_config, loopback=is_loopback(options.host)),
+            options.host,
+            options.port,
+            options.web_config,
+        )
+        self._stack.push_async_callback(server.stop)
+        return await server.start()
+
+    async def _open_database(self) -> None:
+        """Start or reach Postgres and apply the migrations.
+
+        Raises: ConfigError where `database.url` does not answer within ten seconds.
+        """
+        url = self._config.database.url
+        self._embedded: EmbeddedPostgres | None = None
+        if not url:
+            self._missing = "the embedded Postgres is starting"
+            self._embedded = EmbeddedPostgres(self._config.storage.data_dir / "postgres", self._clock)
+            self._stack.push_async_callback(self._embedded.stop)
+            url = await self._embedded.start()
+        self._database = Database(url, self._clock)
+        self._stack.push_async_callback(self._database.close)
+        deadline = self._clock.monotonic() + _DATABASE_WAIT_S
+        while not await self._database.probe():
+            if self._clock.monotonic() >= deadline:
+                raise ConfigError(f"database.url: the database does not answer: {self._database.last_error}")
+            await self._clock.sleep(0.5)
+        self._missing = "the migrations are being applied"
+        await migrate_up(url, asset_dir("sql"), clock=self._clock)
+
+    def _build_writers(self) -> None:
+        """Samples and events on their way to Postgres, each with a spool."""
+        storage = self._config.storage
+        share = storage.spool_max_bytes // _SPOOL_SHARE
+        self._samples = SampleWriter(
+            self._database,
+            self._spool("samples", SampleCodec(), storage.spool_max_bytes - share),
+            WriteMetrics(self._registry),
+            self._clock,
+        )
+        self._keep_running("writer of samples", self._samples.run)
+        self._stack.push_async_callback(self._samples.close)  # before its loop is ended: it empties the queue
+        self._events = EventWriter(
+            self._database,
+            self._spool("events", EventCodec(), share),
+            WriteMetrics(self._registry, "events"),
+            self._clock,
+        )
+        self._keep_running("writer of events", self._events.run)
+        self._stack.push_async_callback(self._events.close)
+
+    def _spool(self, name: str, codec: Any, max_bytes: int) -> Spool[Any]:
+        return Spool(self._config.storage.data_dir / "spool" / name, codec, self._clock, max_bytes=max_bytes)
+
+    async def _open_sources(self, sql_files: Sequence[SqlFile]) -> None:
+        """Providers and collectors; in a simulation also what they talk to."""
+        providers: Mapping[str, ProviderConfig] = self._config.collect.providers
+        self._simulator_url = ""
+        self._trading: TradingSimulator | None = None
+        if self._options.simulate:
+            simulator = ProviderSimulator(clock=self._clock, feed=self._options.price_feed)
+            self._stack.push_async_callback(simulator.stop)
+            self._trading = TradingSimulator(self._database, self._clock)
+            await self._trading.start()
+            simulator.add_switches(self._trading.controls())
+            self._simulator_url = await simulator.start()
+            providers = simulated(providers, self._simulator_url)
+        self._providers = providers
+        journal_dir = None if self._options.simulate else self._config.storage.data_dir / "quotas"
+        self._client = build_client(
+            providers,
+            registry=self._registry,
+            clock=self._clock,
+            events=self._events,
+            journal_dir=journal_dir,
+        )
+        self._stack.push_async_callback(self._client.close)
+        await self._client.start()
+        self._poller = ProviderPoller(self._client, providers, registry=self._registry, clock=self._clock)
+        self._monitor = Monitor(
+            registry=self._registry,
+            events=self._events,
+            history=EventHistory(self._database),
+            clock=self._clock,
+            api=self._client.metrics,
+        )
+        databases = {DEFAULT_DATABASE: self._database, **further_databases(sql_files, self._clock)}
+        for name, database in databases.items():
+            if name != DEFAULT_DATABASE:
+                self._stack.push_async_callback(database.close)
+        self._lag = LoopLag(self._clock)
+        self._collectors = build_collectors(
+            self._config,
+            sql_files,
+            databases,
+            registry=self._registry,
+            clock=self._clock,
+            lag=self._lag,
+            timer=self._monitor.record_db_query,
+        )
+
+    async def _open_rules(self, groups: Sequence[RuleGroup]) -> None:
+        """Notification with its stored state, then the rules that go on from there."""
+        self._notifying = await Notifying.open(
+            self._config,
+            self._database,
+            registry=self._registry,
+            clock=self._clock,
+            external_url=self._external_url,
+        )
+        self._stack.push_async_callback(self._notifying.close)
+        self._keep_running("notifier", self._notifying.run)
+        self._stack.push_async_callback(self._notifying.drain)
+        self._snapshots = SnapshotLoop(
+            self._snapshotter,
+            self._storage,
+            self._samples.put,
+            self._clock,
+            self._pipeline,
+            interval_ms=self._config.global_.scrape_interval_ms,
+            head_window_ms=self._config.storage.head_window_ms,
+            on_fault=self._faults.report,
+        )
+        self._rules = RuleLoop(
+            query=self._judge,
+            append=self._storage.append_batch,
+            persist=self._samples.put,
+            hand_on=self._notifying.handle,
+            clock=self._clock,
+            metrics=self._pipeline,
+            default_interval_ms=self._config.global_.evaluation_interval_ms,
+            settings=self._template_settings(self._config),
+            on_fault=self._faults.report,
+        )
+        self._rules.load(groups, self._notifying.restored(groups))
+
+    def _start_loops(self) -> None:
+        retention = Retention(
+            self._database,
+            RetentionMetrics(self._registry),
+            self._clock,
+            retention_ms=self._config.database.retention_ms,
+            alert_retention_ms=self._config.database.alert_retention_ms,
+            prune_alerts=self._notifying.prune,
+        )
+        self._retention = retention
+        self._keep_running("event-loop lag", self._lag.run)
+        self._keep_running("collectors", self._collectors.run)
+        self._keep_running("providers", self._poller.run)
+        self._keep_running("retention", retention.run)
+        self._keep_running("snapshot", self._snapshots.run)
+        self._keep_running("rules", self._rules.run)
+        if self._trading is not None:
+            self._keep_running("trading simulator", self._trading.run)
+
+    def _keep_running(self, component: str, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """A loop as a task that is ended before what it uses."""
+        task = asyncio.create_task(self._faults.keep_running(component, start), name=component)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        self._stack.push_async_callback(end)
+
+    # -- reload ---------------------------------------------------------------------------------------
+
+    def request_reload(self) -> None:
+        """Reload in the background (SIGHUP); a refusal is logged."""
+
+        async def attempt() -> None:
+            with contextlib.suppress(InputError):
+                await self.reload()
+
+        task = asyncio.create_task(attempt(), name="reload")
+        self._reload_tasks.add(task)
+        task.add_done_callback(self._reload_tasks.discard)
+
+    async def reload(self) -> None:
+        """Take over rules, routes, receivers and the cron secret anew; what is refused changes nothing.
+
+        Raises: InputError with every problem.
+        """
+        async with self._reloading:
+            try:
+                config = self._options.reload_config()
+                groups = load_groups(config.rule_files)
+            except InputError as error:
+                self._note_reload(ok=False)
+                log.error("the reload was refused, what ran goes on: %s", error)
+                raise
+            for section in ("global_", "database", "storage", "query", "collect"):
+                if getattr(config, section) != getattr(self._config, section):
+                    log.warning("a change of %s takes effect at the next start", section.rstrip("_"))
+            kept = {name: getattr(self._config, name) for name in ("database", "storage", "query", "collect")}
+            self._config = replace(config, **kept)
+            change = await self._rules.reload(groups, self._template_settings(config))
+            await self._notifying.reload(config, groups)
+            self._note_reload(ok=True)
+            log.info("reloaded: %s", change.summary)
+
+    def _note_reload(self, *, ok: bool) -> None:
+        self._reload_ok = ok
+        self._pipeline.reload_successful.set(ok)
+        if ok:
+            self._loaded_ms = self._clock.now_ms()
+            self._pipeline.reload_time.set(self._loaded_ms / 1000)
+
+    # -- what others see ------------------------------------------------------------------------------
+
+    @property
+    def _external_url(self) -> str:
+        return self._options.external_url or f"http://{self._options.host}:{self._options.port}"
+
+    def _template_settings(self, config: Config) -> TemplateSettings:
+        return TemplateSettings(dict(config.global_.external_labels), self._external_url)
+
+    def _deps(self) -> Deps:
+        """The server is up before the rest: what it asks for is looked up when it is asked."""
+        return Deps(
+            clock=self._clock,
+            queries=self._queries,
+            rules=_Rules(self),
+            exposition=self._exposition,
+            status=Status(
+                started_ms=self._started_ms,
+                config_yaml=lambda: self._config.text,
+                flags=self._options.flags,
+                runtime=lambda: runtime(
+                    reload_ok=self._reload_ok,
+                    config_time=rfc3339(self._loaded_ms),
+                    retention=format_duration(self._config.database.retention_ms),
+                ),
+                head_stats=lambda: head_stats(self._storage),
+                metadata=self._snapshotter.metadata,
+                alertmanagers=lambda: [
+                    f"{url}/api/v2/alerts" for one in self._config.alerting.alertmanagers for url in one.urls
+                ],
+                targets=no_targets,
+            ),
+            alerts=lambda: None,
+            ready=lambda: self._missing,
+            reload=self.reload,
+            dashboard=self._dashboard,
+            run_checks=self._run_checks,
+            cron_secret=lambda: self._config.dashboard_api.cron_secret,
+        )
+
+    async def _dashboard(self) -> Mapping[str, Any]:
+        document = DashboardDocument(
+            self._queries, self._rules, DashboardStats(self._client), self._clock, self._started_ms
+        )
+        return await document.build()
+
+    async def _run_checks(self) -> Mapping[str, Any]:
+        checks = Checks(
+            self._collectors,
+            self._snapshots,
+            self._rules,
+            self._database,
+            self._client,
+            self._queries,
+            self._cleanup,
+            self._clock,
+        )
+        return await checks.run()
+
+    async def _cleanup(self) -> Mapping[str, Any]:
+        try:
+            report = await self._retention.apply()
+        except StorageError as error:
+            return {"error": str(error)}
+        return {"partitionsDropped": list(report.dropped), "alertsDeleted": report.alerts_removed}
+
+    def _describe(self, base_url: str, groups: Sequence[RuleGroup]) -> None:
+        rules = sum(len(group.rules) for group in groups)
+        kind = (
+            "embedded Postgres, " + str(Path(self._config.storage.data_dir))
+            if self._embedded
+            else "database.url"
+        )
+        on = [name for name, provider in self._providers.items() if provider.enabled]
+        off = [
+            (name, provider.off_reason) for name, provider in self._providers.items() if not provider.enabled
+        ]
+        lines = [
+            ("metrics", f"{base_url}/metrics"),
+            ("API", f"{base_url}/api/v1 (Prometheus' HTTP API), {base_url}/api/quantum/monitoring-dashboard"),
+            ("database", f"{self._database.url} ({kind})"),
+            ("rules", f"{rules} in {len(groups)} groups, {len(self._config.rule_files)} files"),
+            ("providers", ", ".join(on) or "none"),
+            *(("off", f"{name}: {reason}") for name, reason in off),
+        ]
+        if not self._config.dashboard_api.cron_secret:
+            lines.append(("off", "cron endpoint: no secret (CRON_SECRET)"))
+        if self._simulator_url:
+            lines.append(("simulator", f"{self._simulator_url} (faults: POST /_control/faults)"))
+        self._lines = [f"quantum-exporter {__version__} is ready"]
+        self._lines += [f"  {name:<10} {text}" for name, text in lines]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """The rule service of an app that may still be starting."""
+
+    app: App
+
+    def groups(self) -> Sequence[Any]:
+        """All groups; none before the rules are loaded."""
+        rules: RuleLoop | None = getattr(self.app, "_rules", None)
+        return rules.groups() if rules is not None else ()
