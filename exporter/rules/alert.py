@@ -130,7 +130,7 @@ def advance(
             after.pop(labels)
             if labels in instances:
                 after[labels] = instances[labels]
-    for labels in {**instances, **after}:
+    for labels in dict.fromkeys([*instances, *after]):
         change = _transition(instances.get(labels), after.get(labels), now_ms)
         if change is not None:
             transitions.append(change)

@@ -100,6 +100,20 @@ def metric_names(expr: Expr) -> frozenset[str]:
     return frozenset(found)
 
 
+def names_read(exprs: Iterable[Expr]) -> frozenset[str] | None:
+    """All metric names that expressions ask for; None where a selector leaves the name open."""
+    found: set[str] = set()
+    for expr in exprs:
+        for selector in selectors_of(expr):
+            names = [
+                one.value for one in selector.matchers if one.name == METRIC_NAME and one.op is MatchOp.EQUAL
+            ]
+            if not names:
+                return None
+            found.update(names)
+    return frozenset(found)
+
+
 def selectors_of(expr: Expr) -> Iterable[VectorSelector]:
     """Every selector of an expression, left to right."""
     match expr:

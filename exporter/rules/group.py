@@ -15,7 +15,8 @@ from exporter.errors import ExporterError, QueryError
 from exporter.model.labels import EMPTY_LABELS, LabelSet
 from exporter.model.samples import Float64s, SampleBatch
 from exporter.promql.values import InstantVector, ScalarValue
-from exporter.rules.alert import advance
+from exporter.rules.alert import ALERTS, ALERTS_FOR_STATE, advance
+from exporter.rules.emptiness import names_read
 from exporter.rules.evaluation import GroupEvaluation, RuleEvaluation, RuleHealth
 from exporter.rules.expand import Expander, TemplateSettings
 from exporter.rules.instance import AlertInstance, AlertState, Transition
@@ -26,7 +27,9 @@ from exporter.template import Template
 
 QueryFn = Callable[[str, int], object]
 """(expression, Unix ms) -> InstantVector or ScalarValue; raises QueryError. The embedded engine, a remote
-Prometheus, rule tests and backtests all stand behind it."""
+Prometheus, rule tests and backtests all stand behind it. A method `forget()`, where it has one, is called
+when samples were written that a later rule reads."""
+
 
 Append = Callable[[SampleBatch], object]
 
@@ -56,6 +59,15 @@ class GroupState:
     duration_s: float = 0.0
     grace_until_ms: int = 0
     templates: dict[tuple[str, str], Template] = field(default_factory=dict)
+    _names: frozenset[str] | None = None
+    _names_of: RuleGroup | None = None
+
+    def names_read(self, group: RuleGroup) -> frozenset[str] | None:
+        """The metric names that the group's rules read; None where a selector leaves the name open."""
+        if self._names_of is not group:
+            self._names = names_read(rule.expr for rule in group.rules)
+            self._names_of = group
+        return self._names
 
     def of(self, rule: Rule) -> RuleState:
         """The state of a rule; an empty one for a rule that was never evaluated."""
@@ -115,6 +127,8 @@ class _Run:
         self._append = append
         self._settings = settings
         self._monotonic = monotonic
+        self._read = state.names_read(group)
+        self._forget: Callable[[], None] | None = getattr(query, "forget", None)
         self.batches: list[SampleBatch] = []
 
     def rule(self, rule: Rule) -> RuleEvaluation:
@@ -136,7 +150,7 @@ class _Run:
     def _recording(self, rule: RecordingRule, last: RuleState) -> RuleState:
         labels, values = self._vector(rule.expr_text)
         written = recorded_labels(rule, labels, last.written, self._group.limit)
-        self._write(written, values, last.written)
+        self._write((rule.record,), written, values, last.written)
         return RuleState({}, written, RuleHealth.OK)
 
     def _alerting(self, rule: AlertingRule, last: RuleState) -> _Alerting:
@@ -157,7 +171,8 @@ class _Run:
         written = Written(tuple(sample_labels for sample_labels, _ in advanced.samples))
         if written.labels == last.written.labels:
             written = last.written
-        self._write(written, np.array([value for _, value in advanced.samples], np.float64), last.written)
+        values = np.array([value for _, value in advanced.samples], np.float64)
+        self._write((ALERTS, ALERTS_FOR_STATE), written, values, last.written)
         faults = tuple(f"template of {fault}" for fault in expander.faults)
         error = advanced.error or "; ".join(faults[:3])
         health = RuleHealth.ERR if error else RuleHealth.OK
@@ -179,11 +194,13 @@ class _Run:
     def _template_query(self, text: str) -> list[tuple[dict[str, str], float]]:
         return [(labels.as_dict(), value) for labels, value in self._pairs(text)]
 
-    def _write(self, written: Written, values: Float64s, last: Written) -> None:
+    def _write(self, names: tuple[str, ...], written: Written, values: Float64s, last: Written) -> None:
         batch = with_markers(self._sample_ts_ms, written, values, last)
         if len(batch):
             self._append(batch)
             self.batches.append(batch)
+            if self._forget is not None and (self._read is None or not self._read.isdisjoint(names)):
+                self._forget()
 
 
 def _evaluation(

@@ -21,7 +21,7 @@ from exporter.promql.engine import Engine
 from exporter.promql.values import InstantVector, ScalarValue
 from exporter.rules.alert import AlertInstance, AlertState
 from exporter.rules.emptiness import fruitful
-from exporter.rules.engine_query import EngineQuery
+from exporter.rules.engine_query import EngineQueries
 from exporter.rules.evaluation import GroupEvaluation
 from exporter.rules.expand import TemplateSettings
 from exporter.rules.group import GroupState, evaluate_group
@@ -69,6 +69,7 @@ def run_tests(
     test_file: TestFile,
     groups: Sequence[RuleGroup],
     *,
+    lookback_delta_ms: int = 300_000,
     wanted: Callable[[str], bool] = lambda name: True,  # noqa: ARG005
     before_each: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
 ) -> FileResult:
@@ -78,7 +79,7 @@ def run_tests(
     results = []
     for position, test in enumerate(chosen):
         before_each(position, len(chosen))
-        results.append(_Test(test_file, test, ordered).run())
+        results.append(_Test(test_file, test, ordered, lookback_delta_ms).run())
     rules = tuple(rule for group in groups for rule in group.rules if isinstance(rule, AlertingRule))
     return FileResult(test_file.file, tuple(results), rules)
 
@@ -98,12 +99,17 @@ class _Findings:
 class _Test:
     """One test in progress."""
 
-    def __init__(self, test_file: TestFile, test: TestGroup, groups: Sequence[RuleGroup]) -> None:
+    def __init__(
+        self, test_file: TestFile, test: TestGroup, groups: Sequence[RuleGroup], lookback_delta_ms: int
+    ) -> None:
         self._fuzzy = test_file.fuzzy_compare
         self._interval_ms = test_file.evaluation_interval_ms
         self._test = test
         self._storage = MemoryStorage()
-        self._query = EngineQuery(Engine(self._storage, subquery_step_ms=self._interval_ms))
+        engine = Engine(
+            self._storage, lookback_delta_ms=lookback_delta_ms, subquery_step_ms=self._interval_ms
+        )
+        self._queries = EngineQueries(engine)
         names = {series.labels.name for series in test.series}
         alive = fruitful((rule for group in groups for rule in group.rules), names)
         # A rule that can return nothing in this test is not evaluated: it changes no outcome, only the time.
@@ -114,6 +120,7 @@ class _Test:
         self._states = {group.key: GroupState() for group in groups}
         self._settings = TemplateSettings(test.external_labels, test.external_url)
         self._sender = Sender()
+        self._sends = any(case.notifications is not None for case in test.alert_cases)
 
     def run(self) -> TestResult:
         found = _Findings()
@@ -140,7 +147,8 @@ class _Test:
             for group in self._groups:
                 evaluation = self._run_group(group, at_ms)
                 errors.extend(_errors(evaluation, at_ms))
-                self._sender.take(evaluation)
+                if self._sends:
+                    self._sender.take(evaluation)
             if errors:
                 found.failures.extend(errors)
                 return False
@@ -153,7 +161,7 @@ class _Test:
             group,
             self._states[group.key],
             self._test.start_ms + at_ms,
-            self._query,
+            self._queries(),
             self._storage.append_batch,
             settings=self._settings,
         )
@@ -190,7 +198,7 @@ class _Test:
             yield head + difference
 
     def _vector(self, text: str, ts_ms: int) -> Samples:
-        value = self._query(text, ts_ms)
+        value = self._queries()(text, ts_ms)
         if isinstance(value, ScalarValue):
             return [(EMPTY_LABELS, value.value)]
         if isinstance(value, InstantVector):

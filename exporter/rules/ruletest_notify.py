@@ -20,7 +20,7 @@ class Sender:
     def take(self, evaluation: GroupEvaluation) -> None:
         """Decide on every alert instance of an evaluation, and deliver at once."""
         for one in evaluation.rules:
-            if isinstance(one.rule, AlertingRule):
+            if isinstance(one.rule, AlertingRule) and (one.active or one.transitions):
                 self._rule(one, one.rule, evaluation.ts_ms)
 
     def _rule(self, one: RuleEvaluation, rule: AlertingRule, now_ms: int) -> None:
