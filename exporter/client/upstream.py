@@ -109,11 +109,12 @@ class Upstream:
             except ApiError:
                 if last is None:
                     raise
-                raise self._error(
-                    call, last
-                ) from None  # no slot for a retry: the failure itself is the reason
+                # No slot for a retry: what failed is the reason, not the slot.
+                raise self._error(call, last) from None
             if isinstance(outcome, Answer):
                 return outcome
+            if last is not None and outcome.kind is ApiErrorKind.BREAKER_OPEN:
+                raise self._error(call, last)  # its own failures opened the breaker: tell those
             last = outcome
             delay_s = self._delay_s(call, outcome, attempt)
             if delay_s is None:
