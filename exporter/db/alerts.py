@@ -8,7 +8,6 @@ and SQL. Rows are sent as arrays, 10,000 of them at once cost no more round trip
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
@@ -17,14 +16,13 @@ from typing import Any, Protocol
 from exporter.db.pool import Purpose
 from exporter.errors import StorageError
 from exporter.notify.message import episode_message, episode_title
-from exporter.notify.records import Changes, Episode, Notification, Silence, fingerprint
+from exporter.notify.records import Changes, Episode, Notification, Silence, fingerprint, row_id
 from exporter.rules.cooldown import Gate
 from exporter.rules.cooldown import from_record as gate_from_record
 from exporter.rules.cooldown import to_record as gate_to_record
 from exporter.rules.model import digest
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NAMESPACE = uuid.UUID("6f2f7a0e-6f0f-5d8e-9d0b-1f3f5f0c7a11")  # episode ids become row ids under it
 _RECENT_LIMIT = 20_000
 
 _EPISODES = """
@@ -253,7 +251,7 @@ def _episode_row(episode: Episode) -> tuple[Any, ...]:
         "resolved_value": None if episode.resolved_value is None else repr(episode.resolved_value),
     }
     return (
-        uuid.uuid5(_NAMESPACE, episode.id),
+        row_id(episode.id),
         _clean(episode.id),
         _severity(episode.severity),
         _clean(episode.alertname)[:100],

@@ -89,6 +89,7 @@ class AlertBook:
     ) -> None:
         self.episodes: dict[str, Episode] = {}
         self.firing: dict[str, AlertInstance] = {}
+        self.active: dict[str, tuple[AlertInstance, ...]] = {}  # by rule, the pending ones too
         self.queued = QueuedNotifications()
         self.silences: dict[str, Silence] = {}
         self._external = external_labels
@@ -199,6 +200,7 @@ class AlertBook:
                 self._end(episode_id, None, now_ms, ResolveReason.RULE_REMOVED.value)
                 ended.append(episode_id)
             self._rules.pop(rule_key, None)
+            self.active.pop(rule_key, None)
         for rule_key in [key for key in self._keys_of if key not in kept]:
             for key in self._keys_of.pop(rule_key):
                 self._marks.pop(key, None)
@@ -355,6 +357,11 @@ class AlertBook:
             return f"inhibited by {source}"
         return ""
 
+    def link_of(self, episode: Episode) -> str:
+        """The URL of the expression of an episode's rule; '' for a rule that is gone."""
+        rule = self._rules.get(episode.rule_key)
+        return self._link(rule) if rule else ""
+
     def labels_of(self, episode: Episode) -> LabelSet:
         """The labels under which an episode leaves: its own, and external ones that it lacks."""
         if not self._external:
@@ -373,6 +380,7 @@ class AlertBook:
         if known is not rule:  # its cooldown may be another one
             self._attention |= self._by_rule.get(rule.key, set())
         self._rules[rule.key] = rule
+        self.active[rule.key] = found.active
         self._record_instances(rule, found.active)
         firing = {one.episode_id: one for one in found.active if one.state is AlertState.FIRING}
         active = self._by_rule.setdefault(rule.key, set())
@@ -592,7 +600,6 @@ class AlertBook:
         self, episode: Episode, decision: NotifyDecision, status: str, flapping: int
     ) -> NotifiedAlert:
         instance = self.firing.get(episode.id)
-        rule = self._rules.get(episode.rule_key)
         return NotifiedAlert(
             episode_id=episode.id,
             status=status,
@@ -611,7 +618,7 @@ class AlertBook:
             resolution_notes=episode.resolution_notes,
             flapping=flapping,
             held=instance.held if instance else "",
-            generator_url=self._link(rule) if rule else "",
+            generator_url=self.link_of(episode),
         )
 
     def _emit(self, units: _Units, now_ms: int) -> None:

@@ -54,14 +54,14 @@ class Dispatcher:
         rng: Random | None = None,
         policy: LanePolicy | None = None,
     ) -> None:
-        self._store = store
+        self.store = store
         self._make_notifier = make_notifier
         self._clock = clock
         self._metrics = metrics
         self._rng = rng or Random()
         self._policy = policy or LanePolicy()
         self._external_url = external_url.rstrip("/")
-        self.book = AlertBook(config, external_labels=external_labels, link=self._link)
+        self.book = AlertBook(config, external_labels=external_labels, link=self.link)
         self._lanes: dict[str, Lane] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._running: asyncio.TaskGroup | None = None
@@ -78,7 +78,7 @@ class Dispatcher:
 
     async def load(self) -> None:
         """Read the stored state, once, before the first evaluation; raises nothing."""
-        self.book.load(await self._store.load(), self._clock.now_ms())
+        self.book.load(await self.store.load(), self._clock.now_ms())
         self._take()
 
     def loaded_instances(self, rule_key: str) -> list[Mapping[str, Any]]:
@@ -99,8 +99,8 @@ class Dispatcher:
         self._take()
         if self._changes:
             changes, self._changes = self._changes, Changes()
-            await self._store.commit(changes)
-        await self._store.close()
+            await self.store.commit(changes)
+        await self.store.close()
         for lane in self._lanes.values():
             await lane.notifier.close()
 
@@ -125,6 +125,7 @@ class Dispatcher:
         """Wait until everything decided so far is recorded and handed to the lanes."""
         self._take()
         await self._idle.wait()
+        await self.store.barrier()
 
     def retain(self, groups: Iterable[RuleGroup]) -> None:
         """After a reload: these are the rule groups now; episodes of rules that are gone resolve."""
@@ -199,7 +200,7 @@ class Dispatcher:
             changes, self._changes = self._changes, Changes()
             to_send, self._to_send = self._to_send, []
             try:
-                await self._store.commit(changes)
+                await self.store.commit(changes)
             except asyncio.CancelledError:
                 changes.merge(self._changes)
                 self._changes = changes
@@ -207,7 +208,7 @@ class Dispatcher:
             except Exception:  # what cannot be recorded must still be told
                 self._metrics.faults.inc()
                 _log.exception("alert state was not recorded")
-            self._metrics.journaling.set(self._store.journaling)
+            self._metrics.journaling.set(self.store.journaling)
             for notification in to_send:
                 self._hand_over(notification)
             if not self._wake.is_set():
@@ -220,9 +221,9 @@ class Dispatcher:
             ticks += 1
             try:
                 await self.tick()
-                if self._store.journaling and ticks % 2 == 0:
-                    await self._store.settle()
-                    self._metrics.journaling.set(self._store.journaling)
+                if self.store.journaling and ticks % 2 == 0:
+                    await self.store.settle()
+                    self._metrics.journaling.set(self.store.journaling)
                 if ticks % _HOUSEKEEPING_TICKS == 0:
                     now_ms = self._clock.now_ms()
                     self.book.forget_old(now_ms, now_ms - RETENTION_MS)
@@ -290,6 +291,7 @@ class Dispatcher:
             for labels in self._seen_alerts[rule.key]:
                 self._metrics.alerts.labels(*labels).set(counts.get(labels, 0))
 
-    def _link(self, rule: AlertingRule) -> str:
+    def link(self, rule: AlertingRule) -> str:
+        """The URL of a rule's expression; '' without an external URL."""
         query = quote(rule.expr_text, safe="")
         return f"{self._external_url}/graph?g0.expr={query}&g0.tab=1" if self._external_url else ""

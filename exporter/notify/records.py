@@ -6,6 +6,7 @@ Times are Unix milliseconds, 0 means never.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
@@ -17,11 +18,17 @@ from exporter.rules.cooldown import from_record as gate_from_record
 from exporter.rules.cooldown import to_record as gate_to_record
 
 InstanceKey = tuple[str, str]  # rule key, fingerprint
+_NAMESPACE = uuid.UUID("6f2f7a0e-6f0f-5d8e-9d0b-1f3f5f0c7a11")
 
 
 def fingerprint(labels: LabelSet) -> str:
     """Sixteen hexadecimal digits for a label set, as Alertmanager shows them."""
     return f"{labels.fingerprint():016x}"
+
+
+def row_id(episode_id: str) -> uuid.UUID:
+    """The id of an episode's row in `system_alerts`: always the same, so that no episode has two."""
+    return uuid.uuid5(_NAMESPACE, episode_id)
 
 
 @dataclass(frozen=True, slots=True)

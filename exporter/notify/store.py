@@ -22,7 +22,7 @@ _COMPACT_BYTES = 8 * 1024 * 1024
 
 
 class JournaledStore:
-    """Implements `AlertStore` over another one; `commit` raises nothing but OSError-free bad luck: see there.
+    """Implements `AlertStore` over another one; a commit that neither takes stays in memory.
 
     `snapshot` gives the whole live state, with which a long journal is replaced.
     """
@@ -79,6 +79,11 @@ class JournaledStore:
         async with self._lock:
             if self._pending:
                 await self._commit(Changes())
+
+    async def barrier(self) -> None:
+        """Wait until no commit is under way."""
+        async with self._lock:
+            return
 
     async def history(self, wanted: HistoryFilter) -> Sequence[Mapping[str, Any]]:
         """The tables' history.

@@ -247,7 +247,7 @@ class Rig:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
-            self.dispatcher._store._journal.close()  # the system closes files too
+            self.dispatcher.store._journal.close()  # the system closes files too
 
     async def stop(self) -> None:
         if self._task is not None:
