@@ -329,10 +329,8 @@ def measure(pods: int, runs: int, only: str | None) -> None:
                         taken["engine"].append(engine_ms)
             own, engine, their = (statistics.median(taken[who]) for who in ("ours", "engine", "theirs"))
             ratios.append(own / their)
-            print(
-                f"| {name} | {own:.2f} | {engine:.2f} | {their:.2f} | {own / their:.3f} | {agree(*answers)} |",
-                flush=True,
-            )
+            row = (name, f"{own:.2f}", f"{engine:.2f}", f"{their:.2f}", f"{own / their:.3f}", agree(*answers))
+            print(f"| {' | '.join(row)} |", flush=True)
         print(f"\nGeometric mean of the ratios: {statistics.geometric_mean(ratios):.3f}")
     finally:
         theirs.stop()

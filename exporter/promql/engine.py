@@ -36,13 +36,14 @@ _PREPARED = 512  # texts whose plans are kept
 class Prepared:
     """A query parsed and planned once, for one engine. `text` as given, `expr` its syntax tree."""
 
-    __slots__ = ("_keys", "_plan", "expr", "text", "type")
+    __slots__ = ("_keys", "_plan", "expr", "sources", "text")
 
     def __init__(self, text: str, expr: Expr, keys: Keys) -> None:
         self.text = text
         self.expr = expr
         self._keys = keys
         self._plan: Node | None = None
+        self.sources: dict[int, Expr] = {}  # the expression of each key of the newest plan
 
     def plan(self, start_ms: int, end_ms: int, step_ms: int) -> Node:
         """The plan for these times. Raises: QueryError where a duration makes no sense."""
@@ -50,6 +51,7 @@ class Prepared:
             return self._plan
         planner = Planner(self._keys, start_ms, end_ms, step_ms)
         plan = planner.plan(self.expr)
+        self.sources = planner.sources
         if not planner.depends_on_times:
             self._plan = plan
         return plan

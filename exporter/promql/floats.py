@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from decimal import Decimal
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+_EXACT: Final = 2.0**53  # whole numbers below are exact, and print without an exponent
 
 
 def api_float(value: float) -> str:
@@ -17,15 +22,21 @@ def api_float(value: float) -> str:
     return text if size < 1e-6 or size >= 1e21 else plain_float(value)
 
 
-def api_floats(values: Iterable[float]) -> list[str]:
-    """`api_float` of many."""
-    return [
-        text[:-2]
-        if text[-2:] == ".0"
-        else (text if "e" not in text and "n" not in text else api_float(value))
-        for value in values
-        if (text := repr(value))
-    ]
+def api_floats(values: npt.NDArray[np.float64]) -> list[str]:
+    """`api_float` of each value of a flat array."""
+    if not len(values):
+        return []
+    with np.errstate(invalid="ignore"):
+        whole = bool(((values == np.rint(values)) & (np.abs(values) < _EXACT)).all())
+    if whole and not bool(np.signbit(values[values == 0]).any()):
+        return list(map(str, values.astype(np.int64).tolist()))
+    # One text for all: what most need, a trailing ".0" cut, is then one replacement.
+    joined = ",".join(map(repr, values.tolist())) + ","
+    texts = joined.replace(".0,", ",").split(",")
+    texts.pop()
+    if "e" in joined or "n" in joined:
+        return [api_float(float(text)) if "e" in text or "n" in text else text for text in texts]
+    return texts
 
 
 def plain_float(value: float) -> str:

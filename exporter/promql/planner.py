@@ -57,9 +57,15 @@ class Planner:
         self._end_ms = end_ms
         self._step_ms = step_ms
         self.depends_on_times = False  # whether the plan holds for these times only
+        self.sources: dict[int, Expr] = {}  # the expression that each key of the plan stands for
 
     def plan(self, expr: Expr) -> Node:
         """The plan of an expression. Raises: QueryError where a duration makes no sense."""
+        node = self._plan(expr)
+        self.sources.setdefault(node.key, expr)
+        return node
+
+    def _plan(self, expr: Expr) -> Node:
         match expr:
             case ast.Paren():
                 return self.plan(expr.expr)

@@ -99,10 +99,10 @@ class SeriesSet:
         return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.intp)
 
     @cached_property
-    def _json(self) -> list[bytes | None]:
+    def _json(self) -> list[str | None]:
         return [None] * len(self.labels)
 
-    def json(self, position: int) -> bytes:
+    def json(self, position: int) -> str:
         """The JSON object of one label set, in label-name order; made once."""
         known = self._json[position]
         if known is None:
@@ -138,10 +138,9 @@ class SeriesSet:
         return self.memo(("codes", name), make)
 
 
-def labels_json(labels: LabelSet) -> bytes:
-    """The JSON object of a label set, in label-name order, UTF-8."""
-    text = json.dumps(labels.as_dict(), ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "surrogatepass")
+def labels_json(labels: LabelSet) -> str:
+    """The JSON object of a label set, in label-name order."""
+    return json.dumps(labels.as_dict(), ensure_ascii=False, separators=(",", ":"))
 
 
 class Unique:

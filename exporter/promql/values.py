@@ -16,8 +16,8 @@ from exporter.promql.floats import api_float, api_floats, api_seconds
 from exporter.promql.seriesset import Bools, SeriesSet, labels_json
 
 
-def _json_text(text: str) -> bytes:
-    return json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass")
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _seconds(ts_ms: int) -> float | int:
@@ -31,12 +31,12 @@ class Origin:
     series: SeriesSet
     positions: Sequence[int]
 
-    def json(self) -> list[bytes]:
+    def json(self) -> list[str]:
         """The JSON objects of the label sets."""
         return list(map(self.series.json, self.positions))
 
 
-def _metrics(labels: Sequence[LabelSet], origin: Origin | None) -> list[bytes]:
+def _metrics(labels: Sequence[LabelSet], origin: Origin | None) -> list[str]:
     return list(map(labels_json, labels)) if origin is None else origin.json()
 
 
@@ -59,23 +59,18 @@ class InstantVector:
         at = _seconds(self.ts_ms)
         return [
             {"metric": labels.as_dict(), "value": [at, text]}
-            for labels, text in zip(self.labels, api_floats(self.values.tolist()), strict=True)
+            for labels, text in zip(self.labels, api_floats(self.values), strict=True)
         ]
 
     def to_json_bytes(self) -> bytes:
         """`to_json` as JSON text."""
-        at = f',"value":[{api_seconds(self.ts_ms)},"'.encode()
+        at = f',"value":[{api_seconds(self.ts_ms)},"'
         metrics = _metrics(self.labels, self.origin)
-        return (
-            b"["
-            + b",".join(
-                [
-                    b'{"metric":%b%b%b"]}' % (metric, at, text.encode())
-                    for metric, text in zip(metrics, api_floats(self.values.tolist()), strict=True)
-                ]
-            )
-            + b"]"
-        )
+        series = [
+            f'{{"metric":{metric}{at}{text}"]}}'
+            for metric, text in zip(metrics, api_floats(self.values), strict=True)
+        ]
+        return _encoded(f"[{','.join(series)}]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +108,7 @@ class RangeMatrix:
         out = []
         for position in range(len(self.labels)):
             ts_ms, values = self.series(position)
-            out.append((ts_ms.tolist(), api_floats(values.tolist())))
+            out.append((ts_ms.tolist(), api_floats(values)))
         return out
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -128,22 +123,27 @@ class RangeMatrix:
 
     def to_json_bytes(self) -> bytes:
         """`to_json` as JSON text."""
-        shared = [f'[{api_seconds(at)},"' for at in self.ts_ms.tolist()] if self.offsets is None else []
-        full = self.present is None or bool(self.present.all())
+        metrics = _metrics(self.labels, self.origin)
+        heads = [f'[{api_seconds(at)},"' for at in self.ts_ms.tolist()]
+        texts = api_floats(self.values.ravel())
+        steps = len(heads)
         out = []
-        for position, metric in enumerate(_metrics(self.labels, self.origin)):
-            ts_ms, values = self.series(position)
-            texts = api_floats(values.tolist())
+        for position, metric in enumerate(metrics):
             if self.offsets is not None:
-                heads = [f'[{api_seconds(at)},"' for at in ts_ms.tolist()]
-            elif full or self.present is None:
-                heads = shared
+                lo, hi = int(self.offsets[position]), int(self.offsets[position + 1])
+                points = map(str.__add__, heads[lo:hi], texts[lo:hi])
             else:
-                heads = [shared[i] for i in np.flatnonzero(self.present[position]).tolist()]
-            body = '"],'.join([head + text for head, text in zip(heads, texts, strict=True)])
-            tail = f'[{body}"]]' if body else "[]"
-            out.append(b'{"metric":%b,"values":%b}' % (metric, tail.encode()))
-        return b"[" + b",".join(out) + b"]"
+                own = texts[position * steps : (position + 1) * steps]
+                if self.present is None or bool(self.present[position].all()):
+                    points = map(str.__add__, heads, own)
+                else:
+                    held = np.flatnonzero(self.present[position]).tolist()
+                    points = map(str.__add__, [heads[i] for i in held], [own[i] for i in held])
+            body = '"],'.join(points)
+            out.append(
+                f'{{"metric":{metric},"values":[{body}"]]}}' if body else f'{{"metric":{metric},"values":[]}}'
+            )
+        return _encoded(f"[{','.join(out)}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class StringValue:
 
     def to_json_bytes(self) -> bytes:
         """`to_json` as JSON text."""
-        return b"[" + api_seconds(self.ts_ms).encode() + b"," + _json_text(self.value) + b"]"
+        return _encoded(f"[{api_seconds(self.ts_ms)},{json.dumps(self.value, ensure_ascii=False)}]")
 
 
 Value = InstantVector | RangeMatrix | ScalarValue | StringValue

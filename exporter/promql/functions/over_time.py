@@ -100,7 +100,7 @@ def stdvar_over_time(samples: Samples) -> Float64s:
     shifted = samples.values - samples.values[0]
     if samples.counts is not None:
         shifted = np.where(samples.mask(), shifted, 0.0)
-    rest = shifted - sum_first_axis(shifted) / count
+    rest = shifted - shifted.sum(axis=0) / count
     if samples.counts is not None:
         rest = np.where(samples.mask(), rest, 0.0)
     variance: Float64s = (rest * rest).sum(axis=0) / count
@@ -144,7 +144,8 @@ def _quantile(quantile: Float64s | np.float64, values: Float64s, size: Ints | in
     weight = rank - np.floor(rank)
     result = pick(lower) * (1 - weight) + pick(upper) * weight
     result = np.where(quantile < 0, -np.inf, np.where(quantile > 1, np.inf, result))
-    return np.where(np.isnan(quantile), np.nan, result)
+    bounded: Float64s = np.where(np.isnan(quantile), np.nan, result)
+    return bounded
 
 
 def _steps(samples: Samples, changed: Bools, first: Ints | int = 0) -> Float64s:
@@ -152,7 +153,8 @@ def _steps(samples: Samples, changed: Bools, first: Ints | int = 0) -> Float64s:
         changed = changed & samples.mask()[1:]
     if isinstance(first, np.ndarray):
         changed = changed & (np.arange(1, len(changed) + 1)[:, None, None] > first)
-    return np.count_nonzero(changed, axis=0).astype(np.float64)
+    count: Float64s = np.count_nonzero(changed, axis=0).astype(np.float64)
+    return count
 
 
 def changes(samples: Samples, first: Ints | int = 0) -> Float64s:
@@ -184,20 +186,18 @@ def _line(samples: Samples, origin_ms: np.ndarray) -> tuple[Float64s, Float64s]:
     Values are taken relative to the first sample of the window: differences of large sums lose digits.
     """
     base = samples.values[0]
-    rise = samples.values - base
     # Times relative to the window's first sample: small numbers, whatever the origin.
     from_ms = samples.ts_ms[0]
     seconds = (samples.ts_ms - from_ms) / 1000
     count = np.asarray(samples.size, np.float64)
     if samples.counts is None and seconds.shape[1:] == (1, 1):
-        x = np.ascontiguousarray(seconds[:, 0, 0])
-        sum_x = x.sum()
-        centred = x - sum_x / len(x)
-        flat = rise.reshape(len(x), -1)
-        sum_y = rise.sum(axis=0)
-        slope = (centred @ flat).reshape(sum_y.shape) / (centred @ x)
-        intercept = sum_y / count - slope * (sum_x / count)
+        x = seconds[:, 0, 0]
+        mean_x = x.sum() / len(x)
+        weighted, sum_y = _weighted(samples.values, base, x - mean_x)
+        slope = weighted / ((x - mean_x) @ x)
+        intercept = sum_y / count - slope * mean_x
     else:
+        rise = samples.values - base
         if samples.counts is not None:
             mask = samples.mask()
             rise, seconds = np.where(mask, rise, 0.0), np.where(mask, seconds, 0.0)
@@ -207,8 +207,24 @@ def _line(samples: Samples, origin_ms: np.ndarray) -> tuple[Float64s, Float64s]:
         centred = np.where(mask, seconds - sum_x / count, 0.0)
         slope = (centred * rise).sum(axis=0) / (centred * seconds).sum(axis=0)
         intercept = sum_y / count - slope * (sum_x / count)
+    slope = np.where(np.isinf(slope), np.nan, slope)  # an infinite value leaves no line
     shift = (origin_ms - from_ms) / 1000
     return slope, base + (intercept + slope * shift)
+
+
+def _weighted(values: Float64s, base: Float64s, weights: Float64s) -> tuple[Float64s, Float64s]:
+    """Weighted sum and plain sum over axis 0 of the values relative to `base`."""
+    if base.size < 4 * len(weights):
+        rise = values - base
+        return (weights[:, None, None] * rise).sum(axis=0), rise.sum(axis=0)
+    # Row by row in small buffers: one pass over memory, no copy of the windows.
+    weighted, plain, rise = np.zeros_like(base), np.zeros_like(base), np.empty_like(base)
+    for row, weight in zip(values, weights.tolist(), strict=True):
+        np.subtract(row, base, out=rise)
+        plain += rise
+        rise *= weight
+        weighted += rise
+    return weighted, plain
 
 
 def deriv(samples: Samples) -> Float64s:
