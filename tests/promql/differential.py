@@ -210,10 +210,18 @@ class QueryMaker:
             return f"({self.vector(depth - 1)})[{length}:{step}]{self._modifiers()}"
         return f"{self._selector()}[{length}]{self._modifiers()}"
 
+    def _counter_range(self) -> str:
+        """Samples far above zero: 2.42 extrapolates others differently."""
+        rng = self._rng
+        length = rng.choice(("20s", "1m", "5m", "30m", "1h"))
+        if rng.random() < 0.1:
+            return f"(sum by (job) (latency_bucket{self._modifiers()}))[{length}:1m]"
+        return f'{rng.choice(("requests_total", "latency_bucket"))}{{job!="db"}}[{length}]{self._modifiers()}'
+
     def _over_time(self, depth: int) -> str:
         rng = self._rng
-        window = self._range(depth)
         name = rng.choice(_OVER_TIME)
+        window = self._counter_range() if name in ("rate", "increase") else self._range(depth)
         if name == "quantile_over_time":
             return f"{name}({rng.choice(('0', '0.5', '0.9', '1', '-1'))}, {window})"
         if name == "predict_linear":
@@ -256,14 +264,14 @@ class QueryMaker:
         if operator == "^":
             return f"({inner}) ^ {rng.choice(('2', '0.5', '-1', '0'))}"
         if operator == "%":
-            return f"floor({inner}) % {rng.choice(('7', '-7', '2.5'))}"
+            return f"floor(({inner}) + 0.123) % {rng.choice(('7', '-7', '2.5'))}"
         if operator in ("> bool", "<", "<="):
             number = rng.choice(("30.0373", "100000.37", "0.51737", "-3.1717"))
         return f"({inner}) {operator} {number}" if rng.random() < 0.7 else f"{number} {operator} ({inner})"
 
     def _with_vector(self, depth: int) -> str:
         rng = self._rng
-        operator = rng.choice(("+", "-", "*", "/", "> bool", "atan2", "=="))
+        operator = rng.choice(("+", "-", "*", "/", "> bool", "=="))
         if rng.random() < 0.4:
             left = f"sum by (job) ({self.vector(depth)})"
             right = f"avg by (job) ({self.vector(depth)})"

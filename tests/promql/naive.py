@@ -29,6 +29,7 @@ from exporter.promql.ast import (
     VectorMatching,
     VectorSelector,
 )
+from exporter.promql.gotext import format_float
 from exporter.promql.parse import parse_expr
 from tests.promql.naive_windows import OVER_TIME, Points, quantile
 
@@ -236,6 +237,8 @@ class Naive:
         vector = self._of_vector(args[0], ts)
         if name == "sort":
             return vector
+        if name == "label_join":
+            return _label_join(vector, [_string(argument) for argument in args[1:]])
         if name == "label_replace":
             return _label_replace(vector, [_string(argument) for argument in args[1:]])
         if any(isinstance(argument, StringLiteral) for argument in args):
@@ -281,7 +284,8 @@ class Naive:
             assert expr.param is not None
             param = self._of_scalar(expr.param, ts)
         if expr.op == "count_values":
-            raise NotImplementedError(expr.op)
+            assert expr.param is not None
+            return _count_values(_string(expr.param), groups)
         return {
             key: _reduce(expr.op, [value for _, value in members], param) for key, members in groups.items()
         }
@@ -356,6 +360,25 @@ def _label_replace(vector: Vector, texts: Sequence[str]) -> Vector:
             labels = labels.merged({target: found.expand(re.sub(r"\$(\d)", r"\\\1", replacement))})
         out.append((labels, value))
     return _vector(out)
+
+
+def _label_join(vector: Vector, texts: Sequence[str]) -> Vector:
+    target, separator, *sources = texts
+    return _vector(
+        [
+            (labels.merged({target: separator.join(labels.get(source) for source in sources)}), value)
+            for labels, value in vector.items()
+        ]
+    )
+
+
+def _count_values(label: str, groups: dict[LabelSet, list[tuple[LabelSet, float]]]) -> Vector:
+    out: dict[LabelSet, float] = {}
+    for key, members in groups.items():
+        for _, value in members:
+            labels = key.merged({label: format_float(value)})
+            out[labels] = out.get(labels, 0.0) + 1
+    return out
 
 
 def _reduce(op: str, values: list[float], param: float) -> float:
