@@ -221,7 +221,8 @@ async def test_migration_keeps_a_platform_table_as_it_is(
     connection = await asyncpg.connect(database_url)
     await connection.execute(
         "create table system_alerts (id uuid primary key default gen_random_uuid(),"
-        " severity varchar(20) not null, type varchar(100) not null, title varchar(255) not null, message text not null, context jsonb,"
+        " severity varchar(20) not null, type varchar(100) not null,"
+        " title varchar(255) not null, message text not null, context jsonb,"
         " triggered_at timestamptz not null default now(), resolved_at timestamptz, resolved_by varchar(255),"
         " resolution_notes text, created_at timestamptz not null default now());"
         "insert into system_alerts (severity, type, title, message) values ('INFO', 'Old', 't', 'm')"

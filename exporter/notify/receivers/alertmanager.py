@@ -56,14 +56,15 @@ class Alertmanagers:
         rng: Random | None = None,
     ) -> None:
         self._clock = clock
+        self._metrics = metrics
         self._external = external_labels
         self._default_interval_ms = default_interval_ms
         self._link = link
-        self._targets = [
-            _Target(url, config, clock, metrics, rng or Random()) for config in configs for url in config.urls
-        ]
-        metrics.add_alertmanagers(target.name for target in self._targets)
+        self._rng = rng or Random()
         self._sent_ms: dict[str, dict[LabelSet, int]] = {}
+        self._running: asyncio.TaskGroup | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._targets = self._make_targets(configs)
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -98,14 +99,35 @@ class Alertmanagers:
     async def run(self) -> None:
         """Send until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for target in self._targets:
-                group.create_task(target.run())
+            self._running = group
+            self._tasks = [group.create_task(target.run()) for target in self._targets]
             await asyncio.Event().wait()
+
+    async def configure(self, configs: Sequence[AlertmanagerConfig]) -> None:
+        """After a reload: tell these from now on, and all that fires anew."""
+        old, tasks = self._targets, self._tasks
+        self._targets, self._tasks, self._sent_ms = self._make_targets(configs), [], {}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for target in old:
+            await target.close()
+        if self._running is not None:
+            self._tasks = [self._running.create_task(target.run()) for target in self._targets]
 
     async def close(self) -> None:
         """Close the connections."""
         for target in self._targets:
             await target.close()
+
+    def _make_targets(self, configs: Sequence[AlertmanagerConfig]) -> list[_Target]:
+        targets = [
+            _Target(url, config, self._clock, self._metrics, self._rng)
+            for config in configs
+            for url in config.urls
+        ]
+        self._metrics.add_alertmanagers(target.name for target in targets)
+        return targets
 
     def _queue(self, rule: AlertingRule, instance: AlertInstance, ends_ms: int) -> None:
         labels = self._external.merged(instance.labels) if self._external else instance.labels
