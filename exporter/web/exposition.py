@@ -11,6 +11,7 @@ import asyncio
 import gzip
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,10 @@ _BLOCK = 4096  # lines joined by one C call, which nothing can interrupt: under 
 _INLINE_SAMPLES = 2000  # below this a hop into a thread costs more than the rendering
 _GZIP_LEVEL = 1  # half the time of level 6 for a tenth more bytes, on the wire between neighbours
 
+_READ_SLICE = 20_000  # samples read on the event loop in one go, some 2 ms
+
+_Key: TypeAlias = tuple[Offer, bool, tuple[str, ...]]  # format, whether compressed, names
+
 
 class ExpositionPage:
     """/metrics of one registry. Belongs to one event loop.
@@ -37,7 +42,7 @@ class ExpositionPage:
     ) -> None:
         self._reader = RegistryReader(registry, on_error)
         self._renderers: dict[Offer, Renderer] = {}
-        self._running: dict[tuple[Offer, bool, tuple[str, ...]], asyncio.Task[bytes]] = {}
+        self._running: dict[_Key, asyncio.Task[bytes]] = {}
         self._lock = asyncio.Lock()  # the reader and the prepared lines serve one rendering at a time
 
     async def render(
@@ -49,36 +54,54 @@ class ExpositionPage:
         request that comes while an equal one is being answered gets the same bytes.
         """
         offer, compress = choose_offer(accept), accepts_gzip(accept_encoding)
-        key = (offer, compress, tuple(sorted(set(names))))
-        task = self._running.get(key)
-        if task is None:
-            task = asyncio.create_task(self._render(*key), name="render exposition")
-            self._running[key] = task
-            task.add_done_callback(lambda _: self._running.pop(key, None))
         # shielded: one client that hangs up must not cancel the others' answer
-        body = await asyncio.shield(task)
+        body = await asyncio.shield(self._shared((offer, compress, tuple(sorted(set(names))))))
         headers = {"Content-Type": offer.content_type, "Vary": "Accept, Accept-Encoding"}
         if compress:
             headers["Content-Encoding"] = "gzip"
         return body, headers
 
-    async def _render(self, offer: Offer, compress: bool, names: tuple[str, ...]) -> bytes:
-        async with self._lock:
-            exemplars = offer.format is Format.OPENMETRICS
-            sources = self._reader.sources()
-            read = [self._reader.read_source(it, exemplars=exemplars) if it.quick else it for it in sources]
-            renderer = self._renderers.setdefault(offer, Renderer(offer))
-            small = all(source.quick for source in sources) and _samples(read) <= _INLINE_SAMPLES
-            if small and not compress:
-                return self._finish(renderer, read, exemplars, compress, names)
-            return await asyncio.to_thread(self._finish, renderer, read, exemplars, compress, names)
+    def _shared(self, key: _Key) -> asyncio.Task[bytes]:
+        task = self._running.get(key)
+        if task is None:
+            task = asyncio.create_task(self._answer(key), name="render exposition")
+            self._running[key] = task
+            task.add_done_callback(lambda _: self._running.pop(key, None))
+        return task
+
+    async def _answer(self, key: _Key) -> bytes:
+        offer, compress, names = key
+        if not compress:
+            async with self._lock:
+                return await self._render(offer, names)
+        plain = await asyncio.shield(self._shared((offer, False, names)))
+        return await asyncio.to_thread(gzip.compress, plain, _GZIP_LEVEL, mtime=0)
+
+    async def _render(self, offer: Offer, names: tuple[str, ...]) -> bytes:
+        exemplars = offer.format is Format.OPENMETRICS
+        sources = self._reader.sources()
+        read: list[Sequence[FamilyValues] | Source] = []
+        since = 0
+        for source in sources:
+            if not source.quick:
+                read.append(source)
+                continue
+            families = self._reader.read_source(source, exemplars=exemplars)
+            read.append(families)
+            since += sum(len(family.values) for family in families)
+            if since >= _READ_SLICE:  # between two families others may run
+                since = 0
+                await asyncio.sleep(0)
+        renderer = self._renderers.setdefault(offer, Renderer(offer))
+        if all(source.quick for source in sources) and _samples(read) <= _INLINE_SAMPLES:
+            return self._finish(renderer, read, exemplars, names)
+        return await asyncio.to_thread(self._finish, renderer, read, exemplars, names)
 
     def _finish(
         self,
         renderer: Renderer,
         read: Sequence[Sequence[FamilyValues] | Source],
         exemplars: bool,
-        compress: bool,
         names: tuple[str, ...],
     ) -> bytes:
         families: list[FamilyValues] = []
@@ -89,10 +112,8 @@ class ExpositionPage:
             )
             families.extend(found)
         if names:
-            body = Renderer(renderer.offer).render(_named(families, frozenset(names)))
-        else:
-            body = renderer.render(families)
-        return gzip.compress(body, _GZIP_LEVEL, mtime=0) if compress else body
+            return Renderer(renderer.offer).render(_named(families, frozenset(names)))
+        return renderer.render(families)
 
 
 def _samples(read: Sequence[Sequence[FamilyValues] | Source]) -> int:
