@@ -16,6 +16,8 @@ from exporter.notify.build import notifier_factory
 from exporter.notify.dispatch import Dispatcher
 from exporter.notify.journal import Journal
 from exporter.notify.metrics import NotifyMetrics
+from exporter.notify.receivers.alertmanager import Alertmanagers
+from exporter.notify.service import AlertService
 from exporter.notify.store import JournaledStore
 from exporter.rules.carry_over import restore
 from exporter.rules.evaluation import GroupEvaluation
@@ -28,9 +30,16 @@ class Notifying:
     """`open`, then `run` as a task; `handle` each evaluation; `close` at the end."""
 
     def __init__(
-        self, dispatcher: Dispatcher, tables: PostgresAlertStore, clock: Clock, external_url: str
+        self,
+        dispatcher: Dispatcher,
+        alertmanagers: Alertmanagers,
+        tables: PostgresAlertStore,
+        clock: Clock,
+        external_url: str,
     ) -> None:
         self._dispatcher = dispatcher
+        self._alertmanagers = alertmanagers
+        self.service = AlertService(dispatcher, clock)
         self._tables = tables
         self._clock = clock
         self._external_url = external_url
@@ -48,17 +57,27 @@ class Notifying:
         """Build it and read the stored state."""
         tables = PostgresAlertStore(database)
         journal = Journal(config.storage.data_dir / "alerts.journal")
+        metrics = NotifyMetrics(registry)
+        external_labels = LabelSet.of(config.global_.external_labels)
         dispatcher = Dispatcher(
             config.notification,
             JournaledStore(tables, journal),
             notifier_factory(clock, external_url),
             clock,
-            NotifyMetrics(registry),
-            external_labels=LabelSet.of(config.global_.external_labels),
+            metrics,
+            external_labels=external_labels,
             external_url=external_url,
         )
+        alertmanagers = Alertmanagers(
+            config.alerting.alertmanagers,
+            clock,
+            metrics,
+            external_labels=external_labels,
+            default_interval_ms=config.global_.evaluation_interval_ms,
+            link=dispatcher.link,
+        )
         await dispatcher.load()
-        return cls(dispatcher, tables, clock, external_url)
+        return cls(dispatcher, alertmanagers, tables, clock, external_url)
 
     def restored(self, groups: Sequence[RuleGroup]) -> Mapping[str, GroupState]:
         """The states with which the rules go on; episodes of rules that are gone resolve."""
@@ -74,11 +93,14 @@ class Notifying:
 
     async def run(self) -> None:
         """Record and deliver until cancelled."""
-        await self._dispatcher.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._alertmanagers.run())
+            await self._dispatcher.run()
 
     async def handle(self, evaluation: GroupEvaluation) -> None:
         """Take one evaluation in."""
         await self._dispatcher.handle(evaluation)
+        self._alertmanagers.handle(evaluation)
 
     async def prune(self, before_ms: int) -> int:
         """Delete finished episodes of before that time; how many rows went."""
@@ -89,6 +111,7 @@ class Notifying:
         await self._dispatcher.configure(
             config.notification, notifier_factory(self._clock, self._external_url)
         )
+        await self._alertmanagers.configure(config.alerting.alertmanagers)
         self._dispatcher.retain(groups)
 
     async def drain(self) -> None:
@@ -97,4 +120,5 @@ class Notifying:
 
     async def close(self) -> None:
         """Record what is known and close the receivers; what is queued stays queued."""
+        await self._alertmanagers.close()
         await self._dispatcher.stop()

@@ -1,8 +1,8 @@
 """Alertmanagers outside: every firing and resolved instance, as Prometheus' notifier tells them.
 
 No cooldown stands before them: an Alertmanager groups and repeats itself, and takes silence for recovery.
-Each instance is sent when it fires and when it resolves, and again every minute; a firing one has an end so far
-ahead (four times the longer of minute and interval) that it outlives lost requests. What waits for an
+Each instance is sent when it fires and when it resolves, and again every minute; a firing one has an end so
+far ahead (four times the longer of minute and interval) that it outlives lost requests. What waits for an
 Alertmanager is kept by instance, the newest only, so that an outage costs no memory and ends with the truth.
 
 Source: Prometheus' rule manager and notifier; Alertmanager's API v2, postAlerts.
