@@ -170,11 +170,11 @@ def _history() -> Sequence[Panel]:
     )
 
 
+def _p95(histogram: str) -> str:
+    return f"histogram_quantile(0.95, sum by (le, receiver) (rate({histogram}_bucket[$__rate_interval])))"
+
+
 def _notifications() -> Sequence[Panel]:
-    latency = (
-        "histogram_quantile(0.95, sum by (le, receiver) "
-        "(rate(quantum_notification_duration_seconds_bucket[$__rate_interval])))"
-    )
     return (
         lines(
             "Deliveries",
@@ -204,6 +204,45 @@ def _notifications() -> Sequence[Panel]:
             lowest=0,
             steps=good_below(100),
         ),
+        lines(
+            "From decision to delivery, p95",
+            prom(_p95("quantum_notification_latency_seconds"), "{{receiver}}"),
+            "Time from the decision to send to the delivery, retries included.",
+            "s",
+            lowest=0,
+        ),
+        lines(
+            "Alertmanager",
+            (
+                prom(
+                    "sum by (alertmanager) (increase(quantum_alertmanager_alerts_sent_total[1h]))",
+                    "{{alertmanager}}: sent",
+                ),
+                prom(
+                    "sum by (alertmanager) (increase(quantum_alertmanager_errors_total[1h]))",
+                    "{{alertmanager}}: failed requests",
+                ),
+                prom(
+                    "sum by (alertmanager) (increase(quantum_alertmanager_alerts_dropped_total[1h]))",
+                    "{{alertmanager}}: dropped",
+                ),
+            ),
+            "Alerts handed to each Alertmanager in the last hour.",
+            "short",
+            lowest=0,
+            no_value="no Alertmanager is configured",
+        ),
+        lines(
+            "Alert store",
+            (
+                prom("quantum_alert_store_journaling", "journal in use"),
+                prom("increase(quantum_notifier_faults_total[1h])", "faults (1 h)"),
+            ),
+            "1: alert state waits in a file on disk until the database is back.",
+            "short",
+            lowest=0,
+            stepped=True,
+        ),
         table(
             "Newest deliveries",
             sql("""
@@ -216,5 +255,11 @@ def _notifications() -> Sequence[Panel]:
             width=24,
             no_value="none sent in this period",
         ),
-        lines("Delivery time, p95", prom(latency, "{{receiver}}"), "Time of one delivery.", "s", lowest=0),
+        lines(
+            "Delivery time, p95",
+            prom(_p95("quantum_notification_duration_seconds"), "{{receiver}}"),
+            "Time of one delivery.",
+            "s",
+            lowest=0,
+        ),
     )

@@ -299,6 +299,7 @@ def _postgres() -> Sequence[Panel]:
             ),
             "How far this server is behind its primary; nothing on a primary.",
             "short",
+            no_value="this is the primary",
             lowest=0,
             width=8,
         ),

@@ -169,7 +169,7 @@ def _alerts() -> Sequence[Panel]:
 
 def _platform() -> Sequence[Panel]:
     errors = (
-        'sum(rate(quantum_api_requests_total{outcome!="success"}[1h])) '
+        '(sum(rate(quantum_api_requests_total{outcome!="success"}[1h])) or vector(0)) '
         "/ sum(rate(quantum_api_requests_total[1h]))"
     )
     mean = (

@@ -197,6 +197,7 @@ def _errors() -> Sequence[Panel]:
             prom(kinds, "{{outcome}}"),
             "Failed calls per minute by what went wrong.",
             "short",
+            no_value="no call failed",
             stacked=True,
             lowest=0,
         ),
