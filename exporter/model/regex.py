@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import re2
 
@@ -12,13 +12,22 @@ _OPTIONS.log_errors = False
 _OPTIONS.dot_nl = True
 _PLAIN_OPTIONS = re2.Options()
 _PLAIN_OPTIONS.log_errors = False
+_GO_WORDS: Final = {
+    "no argument for repetition operator": "missing argument to repetition operator",
+    "missing ]": "missing closing ]",
+    "missing )": "missing closing )",
+    "bad repetition operator": "invalid nested repetition operator",
+    "invalid repetition size": "invalid repeat count",
+    "invalid perl operator": "invalid or unsupported Perl syntax",
+    "invalid named capture group": "invalid named capture",
+}
 
 
 @lru_cache(maxsize=4096)
 def compile_anchored(pattern: str) -> Any:
     """A compiled RE2 whose `fullmatch` anchors at both ends, `.` matching newline, as Prometheus does.
 
-    Raises: ValueError with RE2's own words for a pattern outside its syntax.
+    Raises: ValueError in the words of Go's regexp package for a pattern outside its syntax.
     """
     return _compile(pattern)
 
@@ -27,7 +36,7 @@ def compile_anchored(pattern: str) -> Any:
 def compile_unanchored(pattern: str) -> Any:
     """A compiled RE2 for `search`, `.` not matching newline, as templates use it.
 
-    Raises: ValueError with RE2's own words for a pattern outside its syntax.
+    Raises: ValueError in the words of Go's regexp package for a pattern outside its syntax.
     """
     return _compile(pattern, _PLAIN_OPTIONS)
 
@@ -38,4 +47,14 @@ def _compile(pattern: str, options: Any = _OPTIONS) -> Any:
     except re2.error as error:
         detail = error.args[0] if error.args else "invalid regular expression"
         text = detail.decode("utf-8", "replace") if isinstance(detail, bytes) else str(detail)
-        raise ValueError(f"error parsing regexp: {text}") from error
+        raise ValueError(f"error parsing regexp: {_go_words(text)}") from error
+
+
+def _go_words(text: str) -> str:
+    """RE2's message in the words of Go's regexp package, the offending part between backquotes."""
+    if text.startswith("trailing \\"):
+        return "trailing backslash at end of expression: ``"
+    head, colon, part = text.partition(": ")
+    if part.startswith("(?<"):
+        part = "(?<"
+    return f"{_GO_WORDS.get(head, head)}{colon}" + (f"`{part}`" if colon else "")

@@ -10,29 +10,6 @@ from exporter.template.quoting import can_backquote, quote
 from exporter.template.signature import CallError
 
 _NAME: Final = re.compile(r"\$(?:\$|(\w+)|\{(\w+)\})")
-_WORDS: Final = (
-    ("missing argument to repetition operator", "no argument for repetition operator"),
-    ("missing closing ]", "missing ]"),
-    ("missing closing )", "missing )"),
-    ("invalid nested repetition operator", "bad repetition operator"),
-    ("invalid repeat count", "invalid repetition size"),
-    ("invalid or unsupported Perl syntax", "invalid perl operator"),
-)
-
-
-def go_words(message: str) -> str:
-    """RE2's message in the words of Go's regexp package, the offending part between backquotes."""
-    text = message.removeprefix("error parsing regexp: ")
-    for own, theirs in _WORDS:
-        if text.startswith(theirs):
-            text = own + text[len(theirs) :]
-            break
-    head, colon, part = text.partition(": ")
-    if part.startswith("(?<"):
-        part = "(?<"
-    if text.startswith("trailing \\"):
-        head, colon, part = "trailing backslash at end of expression", ": ", ""
-    return f"error parsing regexp: {head}{colon}`{part}`" if colon else f"error parsing regexp: {head}"
 
 
 def compile_pattern(pattern: str, *, must: bool) -> Any:
@@ -43,7 +20,7 @@ def compile_pattern(pattern: str, *, must: bool) -> Any:
     try:
         return compile_unanchored(pattern)
     except ValueError as error:
-        words = go_words(str(error))
+        words = str(error)
         if must:
             shown = f"`{pattern}`" if can_backquote(pattern) else quote(pattern)
             words = f"regexp: Compile({shown}): {words}"
