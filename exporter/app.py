@@ -443,7 +443,7 @@ class App:
                 ],
                 targets=no_targets,
             ),
-            alerts=lambda: None,
+            alerts=lambda: self._notifying.service,
             ready=lambda: self._missing,
             reload=self.reload,
             dashboard=self._dashboard,

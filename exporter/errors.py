@@ -98,6 +98,10 @@ class QueryError(ExporterError):
         super().__init__(message)
 
 
+class NotFoundError(ExporterError):
+    """What a caller named does not exist."""
+
+
 class StorageError(ExporterError):
     """The sample store or the alert store cannot be read."""
 

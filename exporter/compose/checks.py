@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.clock import Clock
 from exporter.client import ApiClient
+from exporter.clock import Clock
 from exporter.collectors.base import CollectorRunner
 from exporter.db.pool import Database
 from exporter.loops.rules import RuleLoop

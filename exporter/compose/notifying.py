@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -16,6 +17,7 @@ from exporter.notify.build import notifier_factory
 from exporter.notify.dispatch import Dispatcher
 from exporter.notify.journal import Journal
 from exporter.notify.metrics import NotifyMetrics
+from exporter.notify.ports import HistoryFilter
 from exporter.notify.receivers.alertmanager import Alertmanagers
 from exporter.notify.service import AlertService
 from exporter.notify.store import JournaledStore
@@ -24,6 +26,14 @@ from exporter.rules.evaluation import GroupEvaluation
 from exporter.rules.group import GroupState
 from exporter.rules.instance import from_record
 from exporter.rules.model import AlertingRule, RuleGroup
+
+
+class Alerts(AlertService):
+    """The alert service with the history's filters as keywords, as the HTTP server asks."""
+
+    async def find(self, **wanted: Any) -> Sequence[Mapping[str, Any]]:
+        """Episodes that fit the filters. Raises: StorageError while the database is away."""
+        return await self.history(HistoryFilter(**wanted))
 
 
 class Notifying:
@@ -39,10 +49,10 @@ class Notifying:
     ) -> None:
         self._dispatcher = dispatcher
         self._alertmanagers = alertmanagers
-        self.service = AlertService(dispatcher, clock)
         self._tables = tables
         self._clock = clock
         self._external_url = external_url
+        self.service = Alerts(dispatcher, clock)
 
     @classmethod
     async def open(
@@ -94,13 +104,13 @@ class Notifying:
     async def run(self) -> None:
         """Record and deliver until cancelled."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._dispatcher.run())
             group.create_task(self._alertmanagers.run())
-            await self._dispatcher.run()
 
     async def handle(self, evaluation: GroupEvaluation) -> None:
         """Take one evaluation in."""
-        await self._dispatcher.handle(evaluation)
         self._alertmanagers.handle(evaluation)
+        await self._dispatcher.handle(evaluation)
 
     async def prune(self, before_ms: int) -> int:
         """Delete finished episodes of before that time; how many rows went."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from exporter.clock import Clock
 from exporter.config.matchers import match_all
-from exporter.errors import ExporterError
+from exporter.errors import NotFoundError
 from exporter.model.labels import LabelSet, Matcher, MatchOp
 from exporter.notify import silences
 from exporter.notify.dispatch import Dispatcher
@@ -26,7 +26,7 @@ from exporter.rules.alert import AlertInstance, AlertState
 _BY_MAX, _NOTES_MAX = 255, 10_000
 
 
-class UnknownAlertError(ExporterError):
+class UnknownAlertError(NotFoundError):
     """No active alert, or no silence, has this id."""
 
 

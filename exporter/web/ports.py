@@ -64,6 +64,37 @@ class Exposition(Protocol):
         """The body and its headers for one request."""
 
 
+class AlertActions(Protocol):
+    """What people may see and do about alerts. Raises: NotFoundError, StorageError, ExporterError, ValueError."""
+
+    def alerts(self, matchers: Sequence[Matcher] = ()) -> Sequence[Mapping[str, Any]]:
+        """Pending and firing instances with their outlook."""
+
+    def alerts_v2(self, matchers: Sequence[Matcher] = ()) -> list[dict[str, Any]]:
+        """Firing instances as Alertmanager shows them."""
+
+    async def find(self, **wanted: Any) -> Sequence[Mapping[str, Any]]:
+        """Episodes that fit the filters."""
+
+    async def acknowledge(self, alert_id: str, by: str, notes: str = "") -> Mapping[str, Any]:
+        """Stop the repetitions of an episode."""
+
+    async def resolve(self, alert_id: str, by: str, notes: str = "") -> Mapping[str, Any]:
+        """Resolve an episode by hand."""
+
+    def silences(self, matchers: Sequence[Matcher] = ()) -> Sequence[Mapping[str, Any]]:
+        """All silences."""
+
+    def silence(self, silence_id: str) -> Mapping[str, Any]:
+        """One silence."""
+
+    async def set_silence(self, document: object) -> str:
+        """Make or change a silence; returns its id."""
+
+    async def expire_silence(self, silence_id: str) -> None:
+        """End a silence."""
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """Facts for /api/v1/status/* and the metadata endpoint."""
@@ -87,7 +118,7 @@ class Deps:
     rules: RuleService
     exposition: Exposition
     status: Status
-    alerts: Any
+    alerts: Callable[[], AlertActions]
     ready: Callable[[], str]  # '' when ready, else what is missing
     reload: Callable[[], Awaitable[None]]  # raises InputError
     dashboard: Callable[[], Awaitable[Mapping[str, Any]]]
