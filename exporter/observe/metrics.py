@@ -40,3 +40,12 @@ class QueryMetrics:
             buckets=QUERY_BUCKETS,
             registry=registry,
         )
+
+
+def expired_counter(registry: CollectorRegistry) -> Counter:
+    """Counts the label sets that were dropped because nobody used them."""
+    return Counter(
+        "quantum_label_sets_expired_total",
+        "Label sets dropped because nobody used them for long.",
+        registry=registry,
+    )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 from prometheus_client import CollectorRegistry
 
 from exporter.clock import Clock, SystemClock
 from exporter.model.durations import parse_duration
 from exporter.model.events import EventSink, MetricEvent
-from exporter.observe.metrics import ApiMetrics, QueryMetrics
+from exporter.observe.metrics import ApiMetrics, QueryMetrics, expired_counter
 from exporter.observe.outcome import CANCELLED, SUCCESS, outcome_of
 from exporter.observe.ports import CallMetrics, EventHistory
 from exporter.observe.timed import Timed
@@ -23,10 +23,13 @@ QUERY_EVENT = "db_query"
 OTHER = "other"
 
 
+_Key: TypeAlias = tuple[str, str, str, str]
+
+
 class _Bound:
     """What one label set's measurements are written to: the children of its instruments and its context."""
 
-    __slots__ = ("context", "inc", "observe")
+    __slots__ = ("context", "inc", "observe", "used_ms")
 
     def __init__(
         self,
@@ -37,15 +40,17 @@ class _Bound:
         self.observe = observe
         self.inc = inc
         self.context = context
+        self.used_ms = 0
 
 
 class Subject:
     """What is timed: one endpoint and method, or one operation and table; outcomes are bound as they come."""
 
-    __slots__ = ("bound", "details", "event_type", "labels", "name")
+    __slots__ = ("bound", "details", "event_type", "key", "labels", "name")
 
-    def __init__(self, event_type: str, name: str, labels: tuple[str, ...], details: dict[str, str]) -> None:
-        self.event_type = event_type
+    def __init__(self, key: _Key, name: str, labels: tuple[str, ...], details: dict[str, str]) -> None:
+        self.key = key
+        self.event_type = key[0]
         self.name = name
         self.labels = labels
         self.details = details
@@ -82,8 +87,9 @@ class Monitor:
         self._clock = clock if clock is not None else SystemClock()
         self._api: Any = api if api is not None else ApiMetrics(self._registry)
         self._queries = queries if queries is not None else QueryMetrics(self._registry)
+        self._expired = expired_counter(self._registry)
         self._recent: deque[MetricEvent] = deque(maxlen=recent)
-        self._subjects: dict[tuple[str, str, str, str], Subject] = {}
+        self._subjects: dict[_Key, Subject] = {}
         self._max_subjects = max_subjects
 
     def __repr__(self) -> str:
@@ -173,9 +179,8 @@ class Monitor:
         context = bound.context
         if error is not None:  # the type only: a message may hold a URL with a key
             context = {**context, "error": type(error).__name__}
-        event = MetricEvent(
-            subject.event_type, subject.name, seconds * 1000.0, "ms", self._clock.now_ms(), context
-        )
+        bound.used_ms = now_ms = self._clock.now_ms()
+        event = MetricEvent(subject.event_type, subject.name, seconds * 1000.0, "ms", now_ms, context)
         self._recent.append(event)
         if self._events is not None:
             self._events.put(event)
@@ -213,6 +218,32 @@ class Monitor:
         failed = sum(event.context.get("outcome") not in (SUCCESS, CANCELLED) for event in events)
         return failed / len(events) if events else None
 
+    def expire_idle(self, idle_s: float) -> int:
+        """Drop the label sets that nobody used for `idle_s` seconds; returns how many.
+
+        Their series end with the next snapshot or scrape. A later measurement begins them anew, at 0.
+        """
+        before_ms = self._clock.now_ms() - round(idle_s * 1000)
+        dropped = 0
+        for key, subject in list(self._subjects.items()):
+            for outcome, bound in list(subject.bound.items()):
+                if bound.used_ms < before_ms:
+                    del subject.bound[outcome]
+                    self._unbind(subject, outcome)
+                    dropped += 1
+            if not subject.bound:
+                del self._subjects[key]
+        self._expired.inc(dropped)
+        return dropped
+
+    def _unbind(self, subject: Subject, outcome: str) -> None:
+        labels = (*subject.labels, outcome)
+        if subject.event_type == API_EVENT:
+            self._api.duration.remove(*labels)
+            self._api.requests.remove(*labels)
+        else:
+            self._queries.duration.remove(*labels)
+
     def _period(self, period: str) -> tuple[int, int]:
         end_ms = self._clock.now_ms()
         return end_ms - parse_duration(period), end_ms
@@ -226,7 +257,7 @@ class Monitor:
         if subject is None:
             if len(self._subjects) >= self._max_subjects and second != OTHER:
                 return self._subject(event_type, first, OTHER, third)
-            subject = self._subjects[key] = _new_subject(*key)
+            subject = self._subjects[key] = _new_subject(key)
         return subject
 
     def _bind(self, subject: Subject, outcome: str) -> _Bound:
@@ -237,13 +268,16 @@ class Monitor:
             bound = _Bound(duration.observe, requests.inc, context)
         else:
             bound = _Bound(self._queries.duration.labels(*labels).observe, None, context)
+        bound.used_ms = self._clock.now_ms()
         subject.bound[outcome] = bound
+        self._subjects[subject.key] = subject  # a decorator may hold a subject that had expired
         return bound
 
 
-def _new_subject(event_type: str, first: str, second: str, third: str) -> Subject:
+def _new_subject(key: _Key) -> Subject:
+    event_type, first, second, third = key
     if event_type == API_EVENT:
         details = {"provider": first, "endpoint": second, "method": third}
-        return Subject(event_type, second, (first, second, third), details)
+        return Subject(key, second, (first, second, third), details)
     details = {"operation": first, "table": second}
-    return Subject(event_type, f"{first} {second}", (first, second), details)
+    return Subject(key, f"{first} {second}", (first, second), details)

@@ -335,3 +335,48 @@ def test_recent_events_are_bounded() -> None:
     for _ in range(100):
         monitor.record_db_query("SELECT", "t", 0.1)
     assert repr(monitor) == "Monitor(1 subjects, 10 recent events)"
+
+
+async def test_idle_label_sets_are_dropped(world: World) -> None:
+    """A label set unused for the time given is gone and counted; one in use stays."""
+    monitor, clock = world.monitor, world.clock
+    monitor.record_api_call("/old", "GET", 0.1)
+    monitor.record_db_query("SELECT", "old", 0.1)
+    monitor.record_api_call("/x", "GET", 0.1, error=ValueError())
+    await clock.advance(100)
+    monitor.record_api_call("/x", "GET", 0.1)
+    assert monitor.expire_idle(100) == 0
+    await clock.advance(1)
+    assert monitor.expire_idle(100) == 3
+    assert (world.count("success", "/old"), world.queries("success", table="old"), world.count("error")) == (
+        0,
+        0,
+        0,
+    )
+    assert world.count("success") == 1
+    assert monitor.registry.get_sample_value("quantum_label_sets_expired_total") == 3
+
+
+async def test_an_expired_decorator_begins_anew(world: World) -> None:
+    """A decorated function whose label set expired is measured again, and can expire again."""
+    fetch = world.monitor.api_call("/x", "GET")(lambda: None)
+    for _ in range(2):
+        fetch()
+        assert world.count("success") == 1
+        await world.clock.advance(10)
+        assert world.monitor.expire_idle(5) == 1
+    assert world.count("success") == 0
+
+
+async def test_memory_is_flat_under_churn() -> None:
+    """Label sets that come and go leave nothing behind."""
+    clock = FakeClock()
+    monitor = Monitor(clock=clock, max_subjects=100_000, recent=10)
+    for round_number in range(20):
+        for number in range(100):
+            monitor.record_api_call(f"/{round_number}/{number}", "GET", 0.1)
+        await clock.advance(10)
+        monitor.expire_idle(5)
+    assert repr(monitor).startswith("Monitor(0 subjects")
+    names = [sample.name for family in monitor.registry.collect() for sample in family.samples]
+    assert not [name for name in names if name.startswith("quantum_api")]
