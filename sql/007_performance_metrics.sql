@@ -71,8 +71,8 @@ returns table (partition regclass, day date)
 language sql stable as $$
     select c.oid::regclass, to_date(right(c.relname, 8), 'YYYYMMDD')
     from pg_inherits i join pg_class c on c.oid = i.inhrelid
-    where i.inhparent = parent and c.relname ~ '_\d{8}$'
-        and to_date(right(c.relname, 8), 'YYYYMMDD') < before_day
+    where i.inhparent = parent
+        and case when c.relname ~ '_\d{8}$' then to_date(right(c.relname, 8), 'YYYYMMDD') end < before_day
     order by 2
 $$;
 

@@ -67,22 +67,22 @@ class History:
             if not series:
                 return SeriesBlock.empty()
             chunks: list[bytes] = []
-            size = 0
 
             async def take(data: bytes) -> None:
-                nonlocal size
-                size += len(data)
-                if max_samples is not None and size > (max_samples + 1) * _ROW.itemsize + _HEADER_BYTES:
-                    raise QueryError(
-                        "query processing would load too many samples into memory in query execution",
-                        QueryErrorKind.LIMIT,
-                    )
                 chunks.append(data)
 
+            # one more than allowed tells that there are too many, without fetching them all
+            limit = "" if max_samples is None else f" limit {max_samples + 1}"
             await connection.copy_from_query(
-                _SAMPLES, list(series), _time(start_ms), _time(end_ms), output=take, format="binary"
+                _SAMPLES + limit, list(series), _time(start_ms), _time(end_ms), output=take, format="binary"
             )
-        return await asyncio.to_thread(_block, series, b"".join(chunks))
+        raw = b"".join(chunks)
+        if max_samples is not None and _count(raw) > max_samples:
+            raise QueryError(
+                "query processing would load too many samples into memory in query execution",
+                QueryErrorKind.LIMIT,
+            )
+        return await asyncio.to_thread(_block, series, raw)
 
     async def series(self, matchers: Sequence[Matcher]) -> list[LabelSet]:
         """The label sets that satisfy every matcher, sorted. Raises: StorageError."""
@@ -135,11 +135,13 @@ def _series_query(matchers: Sequence[Matcher]) -> tuple[str, list[object]]:
     return query, args
 
 
+def _count(raw: bytes) -> int:
+    return (len(raw) - _HEADER_BYTES - _TRAILER_BYTES) // _ROW.itemsize
+
+
 def _block(series: dict[int, LabelSet], raw: bytes) -> SeriesBlock:
     """From rows in any order: ranked by their series' place in label order, then by time."""
-    rows = np.frombuffer(
-        raw, _ROW, (len(raw) - _HEADER_BYTES - _TRAILER_BYTES) // _ROW.itemsize, _HEADER_BYTES
-    )
+    rows = np.frombuffer(raw, _ROW, _count(raw), _HEADER_BYTES)
     by_labels = sorted(series, key=lambda number: series[number])
     ids = np.array(by_labels, np.int64)
     order = np.argsort(ids)

@@ -114,7 +114,7 @@ class Database:
                         )
                     yield connection
             except StorageError as error:
-                if connection.is_closed():
+                if _is_closed(connection):
                     self._went_away(error)
                 raise
             finally:
@@ -155,12 +155,14 @@ class Database:
                 pool = await self._ensure_pool()
                 connection = await pool.acquire(timeout=purpose.acquire_timeout_s)
         except StorageError as error:
+            if isinstance(error.__cause__, ValueError):  # a URL that asyncpg cannot read
+                raise error_type(f"database.url: {error.__cause__}") from error
             # a busy pool is not an outage: its connections are all alive
             if isinstance(error.__cause__, TimeoutError) and self._pool_is_busy():
                 raise
             self._went_away(error)
             raise
-        except ValueError as error:  # a URL that asyncpg cannot read
+        except ValueError as error:
             raise error_type(f"database.url: {error}") from error
         self._up, self._failures, self._last_error = True, 0, ""
         return connection
@@ -189,14 +191,10 @@ class Database:
         )
 
     async def _release(self, connection: Any) -> None:
-        pool = self._pool
-        if pool is None:
-            connection.terminate()
-            return
-        try:
-            await pool.release(connection, timeout=2.0)
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            connection.terminate()
+        if self._pool is not None:
+            # what cannot be reset in time is closed by asyncpg
+            with contextlib.suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await self._pool.release(connection, timeout=2.0)
 
     def _went_away(self, error: BaseException) -> None:
         self._up = False
@@ -205,3 +203,10 @@ class Database:
         if now >= self._next_try_s:
             self._next_try_s = now + min(_BACKOFF_FIRST_S * 2**self._failures, _BACKOFF_MAX_S)
             self._failures = min(self._failures + 1, 10)
+
+
+def _is_closed(connection: Any) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:  # given back to the pool by itself when the server went away
+        return True

@@ -34,8 +34,8 @@ _DETACHED = """
 select c.oid::regclass::text as name
 from pg_class c join pg_class parent on parent.relnamespace = c.relnamespace
 where parent.oid = $1::text::regclass and c.relkind = 'r'
-    and c.relname ~ ('^' || parent.relname || '_\\d{8}$')
-    and to_date(right(c.relname, 8), 'YYYYMMDD') < $2::date
+    and case when c.relname ~ ('^' || parent.relname || '_\\d{8}$')
+        then to_date(right(c.relname, 8), 'YYYYMMDD') end < $2::date
     and not exists (select from pg_inherits where inhrelid = c.oid)
 """
 
@@ -117,24 +117,38 @@ class Retention:
             await self._patiently(connection, f"alter table {table} detach partition {row['name']} finalize")
         for row in await connection.fetch(_DETACHED, table, cutoff):
             await self._patiently(connection, f"drop table if exists {row['name']}")
-        for row in await connection.fetch(_OLD, table, cutoff):
-            name = row["name"]
+        old = [row["name"] for row in await connection.fetch(_OLD, table, cutoff)]
+        for at, name in enumerate(old):
             # detached first, which blocks nobody; then it belongs to no table and can go
-            if await self._patiently(
-                connection, f"alter table {table} detach partition {name} concurrently"
-            ) and await self._patiently(connection, f"drop table if exists {name}"):
+            if not await self._detach(connection, table, name):
+                busy.extend(old[at:])  # a table has one pending detachment at a time
+                return
+            if await self._patiently(connection, f"drop table if exists {name}"):
                 dropped.append(name)
                 self._metrics.dropped_partitions.labels(table).inc()
             else:
                 busy.append(name)
 
-    async def _patiently(self, connection: Any, statement: str) -> bool:
+    async def _detach(self, connection: Any, table: str, name: str) -> bool:
+        """Two steps for the server; where the second has to wait for a reader, `finalize` repeats it."""
+        detach = f"alter table {table} detach partition {name}"
+        if await self._patiently(connection, f"{detach} concurrently", attempts=1):
+            return True
+        pending = await connection.fetch(_HALF_DETACHED, table)
+        how = "finalize" if pending else "concurrently"
+        return await self._patiently(connection, f"{detach} {how}")
+
+    async def _patiently(self, connection: Any, statement: str, attempts: int = _ATTEMPTS) -> bool:
         """Whether the statement got its locks within a few short attempts."""
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(attempts):
             await connection.execute(f"set lock_timeout = '{_LOCK_TIMEOUT}'")
             try:
                 await connection.execute(statement)
-            except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            except (
+                asyncpg.LockNotAvailableError,
+                asyncpg.DeadlockDetectedError,
+                asyncpg.ObjectNotInPrerequisiteStateError,  # another partition's detachment is pending
+            ):
                 await self._clock.sleep(0.1 * 2**attempt)
             else:
                 return True

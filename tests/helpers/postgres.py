@@ -17,6 +17,12 @@ from urllib.parse import quote
 from exporter.assets import asset_dir
 from exporter.db.cluster import Cluster, programs_dir
 
+# a run of the tests that is killed must not leave its servers behind
+_WATCH = """
+while kill -0 $1 2>/dev/null; do sleep 2; done
+kill -INT $(head -n 1 "$2/postgres/postmaster.pid") 2>/dev/null && sleep 2
+rm -rf "$2"
+"""
 _FAST = {"fsync": "off", "full_page_writes": "off"}  # commits must survive kill -9, not a power cut
 
 
@@ -31,6 +37,8 @@ class PostgresServer:
         self._cluster = Cluster(self.data_dir, _FAST)
         self._numbers = itertools.count(1)
         self._template: str | None = None
+        watch = ["sh", "-c", _WATCH, "watch", str(os.getpid()), str(self.data_dir)]
+        self._watch = subprocess.Popen(watch, start_new_session=True)
 
     def start(self) -> None:
         self._cluster.prepare()
@@ -50,6 +58,8 @@ class PostgresServer:
 
     def close(self) -> None:
         """Stop, and remove all files."""
+        self._watch.kill()
+        self._watch.wait()
         self._cluster.stop()
         shutil.rmtree(self.data_dir, ignore_errors=True)
 
