@@ -36,7 +36,6 @@ from exporter.providers.spec import CachePolicy, Endpoint
 _log = logging.getLogger(__name__)
 _MAX_LABELS = 100
 _OTHER = "(other)"
-_UNCACHED = CachePolicy(0.0)
 _FINAL = frozenset({ApiErrorKind.SCHEMA, ApiErrorKind.HTTP})
 Params = Mapping[str, object]
 
@@ -211,15 +210,16 @@ class ApiClient:
                 self._counters[provider].hit.inc()
                 return entry.value.data
         upstream = self._upstream(provider)
-        declared = upstream.config.spec.endpoint_for(path)
-        policy = declared.policy if declared is not None else _UNCACHED
+        declared = upstream.unread.get(path)
         if ttl is not None:
-            policy = CachePolicy(ttl, stale_s=stale_s, negative_s=min(ttl, 30.0))
-        elif stale_s:
-            policy = replace(policy, stale_s=stale_s)
-        policy = replace(policy, swr_s=0.0)  # no age is told, so that the time is kept
+            policy = CachePolicy(ttl, 0.0, stale_s, min(ttl, 30.0))
+        elif declared is not None:
+            # No age is told here, so that nothing older than its time is served unasked.
+            policy = CachePolicy(declared.policy.ttl_s, 0.0, stale_s, declared.policy.negative_s)
+        else:
+            policy = CachePolicy(0.0, 0.0, stale_s)
         label = self._label(provider, path)
-        call = Call("GET", path, key[2], label, _unread(declared), priority, self._monotonic() + deadline_s)
+        call = Call("GET", path, key[2], label, declared, priority, self._monotonic() + deadline_s)
         return (await self._get(upstream, key, call, policy, policy, stale_s > 0)).data
 
     async def call(
@@ -498,11 +498,6 @@ def _text(value: object) -> str:
     if isinstance(value, list | tuple):
         return ",".join(_text(item) for item in value)
     return str(value)
-
-
-def _unread(endpoint: Endpoint | None) -> Endpoint | None:
-    """A declared endpoint without its reader: other parameters may give another shape."""
-    return None if endpoint is None else replace(endpoint, read=None)
 
 
 def _from(entry: Entry[Answer], now: float, *, stale: bool) -> ApiResult:

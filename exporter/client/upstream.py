@@ -89,6 +89,10 @@ class Upstream:
         self._retry = retry
         self._budget = RetryBudget()
         self._smoother: AsyncLimiter | None = smoother(config.smoothing, config.spec.limits)
+        # Endpoints by path without their readers: with other parameters an answer may have another shape.
+        self.unread = {
+            endpoint.path: replace(endpoint, read=None) for endpoint in config.spec.endpoints.values()
+        }
         self._stopped: dict[str, Failure] = {}  # endpoint label -> why it is called no more
         self._headers: Mapping[str, str] = {}
         if config.api_key and config.spec.auth.header:

@@ -77,7 +77,7 @@ async def _saturate(clock: FakeClock, client: ApiClient, until_s: float, workers
 
     async def work() -> None:
         while clock.monotonic() < until_s:
-            await client.post_json("test", "/thing", None, deadline_s=1e9, priority=Priority.HIGH)
+            await client.post_json("test", "/other", None, deadline_s=1e9, priority=Priority.HIGH)
 
     tasks = [asyncio.create_task(work()) for _ in range(workers)]
     while clock.monotonic() < until_s:
