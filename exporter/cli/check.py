@@ -1,0 +1,139 @@
+"""`quantum-exporter check`: files proved before they run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from exporter import __version__
+from exporter.cli import check_dashboards
+from exporter.config.load import load_config
+from exporter.errors import InputError, Problem, RuleFormatError
+from exporter.model.durations import parse_duration
+from exporter.rules.format import read_rule_file, read_rule_files
+from exporter.rules.lint import CODES, Finding, Level, LintOptions, lint
+from exporter.rules.lint_report import json_report, sarif_report
+from exporter.rules.model import RuleGroup
+
+_METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command and its kinds."""
+    parser = subparsers.add_parser("check", help="check files before they are used")
+    kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
+    config = kinds.add_parser("config", help="check configuration files")
+    config.add_argument("files", nargs="+", metavar="FILE")
+    config.set_defaults(run=_config)
+    rules = kinds.add_parser(
+        "rules",
+        help="check rule files",
+        description="Check rule files: first the format, then what loads and is still not what is meant. "
+        "Exit code 1 where a file is refused or a finding is an error.",
+    )
+    rules.add_argument("files", nargs="+", metavar="FILE", help="rule files, - for standard input")
+    rules.add_argument("-o", "--output", choices=("text", "json", "sarif"), default="text")
+    rules.add_argument("--lint-fatal", action="store_true", help="exit code 1 for warnings too")
+    rules.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        choices=("all", *CODES),
+        metavar="CODE",
+        help="leave out a code",
+    )
+    rules.add_argument(
+        "--metrics",
+        metavar="FILE",
+        help="known metric names: one a line, or the text that /metrics gives; others are reported",
+    )
+    rules.add_argument(
+        "--evaluation-interval", default="15s", metavar="DURATION", help="of groups that tell none (15s)"
+    )
+    rules.set_defaults(run=_rules)
+    check_dashboards.add_check(kinds)
+
+
+def _config(args: argparse.Namespace) -> int:
+    failed = False
+    for file in args.files:
+        print(f"Checking {file}")
+        try:
+            config = load_config(Path(file), os.environ)
+            groups = read_rule_files([(str(path), _read(str(path))) for path in config.rule_files])
+        except InputError as error:
+            failed = True
+            print("  FAILED:", *(f"    {problem}" for problem in error.problems), sep="\n")
+        else:
+            count = sum(len(group.rules) for group in groups)
+            print(f"  SUCCESS: {count} rules found in {len(config.rule_files)} rule files")
+    return 1 if failed else 0
+
+
+def _rules(args: argparse.Namespace) -> int:
+    try:
+        options = _options(args)
+    except (OSError, ValueError) as error:
+        print(f"quantum-exporter: error: {error}", file=sys.stderr)
+        return 2
+    problems: list[Problem] = []
+    findings: list[Finding] = []
+    loaded: list[tuple[str, Sequence[RuleGroup] | RuleFormatError]] = []
+    for file in args.files:
+        try:
+            loaded.append((file, read_rule_file(_read(file), file)))
+        except RuleFormatError as error:
+            loaded.append((file, error))
+            problems.extend(error.problems)
+    groups = [group for _, found in loaded if not isinstance(found, RuleFormatError) for group in found]
+    if "all" not in args.ignore:
+        findings = lint(groups, options)
+    if args.output == "json":
+        print(json_report(problems, findings))
+    elif args.output == "sarif":
+        print(sarif_report(problems, findings, __version__))
+    else:
+        _print(loaded, findings)
+    fatal = args.lint_fatal or any(finding.level is Level.ERROR for finding in findings)
+    return 1 if problems or (findings and fatal) else 0
+
+
+def _options(args: argparse.Namespace) -> LintOptions:
+    known: frozenset[str] | None = None
+    if args.metrics is not None:
+        lines = Path(args.metrics).read_text(encoding="utf-8").splitlines()
+        names = (_METRIC_NAME.match(line) for line in lines)
+        known = frozenset(name[0] for name in names if name)
+    try:
+        interval_ms = parse_duration(args.evaluation_interval)
+    except ValueError as error:
+        raise ValueError(f"--evaluation-interval: {error}") from error
+    return LintOptions(known, interval_ms, frozenset(args.ignore))
+
+
+def _read(file: str) -> str:
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise RuleFormatError(Problem(error.strerror or "cannot be read", file)) from error
+    except UnicodeDecodeError as error:
+        raise RuleFormatError(Problem("is not UTF-8 text", file)) from error
+
+
+def _print(
+    loaded: Sequence[tuple[str, Sequence[RuleGroup] | RuleFormatError]], findings: Sequence[Finding]
+) -> None:
+    for file, found in loaded:
+        print(f"Checking {file}")
+        if isinstance(found, RuleFormatError):
+            print("  FAILED:", *(f"    {problem}" for problem in found.problems), sep="\n")
+        else:
+            print(f"  SUCCESS: {sum(len(group.rules) for group in found)} rules found")
+        for finding in findings:
+            if finding.file == file:
+                print(f"    {finding}")
+        print()
