@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from exporter.promql.source import (
     columns_of,
 )
 from exporter.promql.windows import ragged_spans, ragged_windows
+
+_PIECE_CELLS = 1 << 21  # samples flattened at a time
 
 
 class Reader:
@@ -73,16 +75,35 @@ def _sparse(matrix: StepMatrix, which: np.ndarray, ts_ms: Int64s) -> Ragged:
     return Ragged(which, offsets, ts_ms[cols], matrix.values[which][rows, cols])
 
 
+class _Flat:
+    """The parts of columns without grids, cut to pieces; made anew at each iteration."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return len(self._columns.grids) + len(self._columns.ragged)
+
+    def __contains__(self, part: object) -> bool:
+        return any(part is own for own in self)
+
+    def __iter__(self) -> Iterator[Ragged]:
+        yield from self._columns.ragged
+        places = np.arange(len(self._columns.series))
+        for grid in self._columns.grids:
+            count = len(grid.ts_ms)
+            width = max(1, _PIECE_CELLS // max(count, 1))
+            for first in range(0, grid.width, width):
+                part = grid.part(first, min(first + width, grid.width))
+                cells = part.span(0, count).T
+                offsets = np.arange(part.width + 1, dtype=np.int64) * count
+                times = np.tile(grid.ts_ms, part.width)
+                yield Ragged(places[part.index], offsets, times, cells.reshape(-1))
+
+
 def flattened(columns: Columns) -> Columns:
     """The same samples without grids."""
-    parts = list(columns.ragged)
-    for grid in columns.grids:
-        count = len(grid.ts_ms)
-        cells = grid.span(0, count).T
-        index = np.arange(len(columns.series))[grid.index]
-        offsets = np.arange(grid.width + 1, dtype=np.int64) * count
-        parts.append(Ragged(index, offsets, np.tile(grid.ts_ms, grid.width), cells.reshape(-1)))
-    return Columns(columns.series, (), tuple(parts))
+    return Columns(columns.series, (), _Flat(columns)) if columns.grids else columns
 
 
 def select_points(

@@ -7,7 +7,7 @@ series sharing their timestamps gives `Columns` as well: `Grid`s (time-major, no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -69,6 +69,9 @@ class Grid(Protocol):
     def resets(self, lo: int, hi: int) -> Resets:
         """Falls at rows lo < row < hi."""
 
+    def part(self, first: int, last: int) -> Grid:
+        """The grid of the columns [first, last)."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ragged:
@@ -87,12 +90,13 @@ class Ragged:
 class Columns:
     """What a selection read: the series set and where the samples of each series stand.
 
-    A series of the set without samples in the range stands in no grid and in no ragged part.
+    A series of the set without samples in the range stands in no grid and in no ragged part. `ragged` may
+    make its parts anew at each iteration, so that a wide read never lies in memory as a whole.
     """
 
     series: SeriesSet
     grids: tuple[Grid, ...]
-    ragged: tuple[Ragged, ...]
+    ragged: Collection[Ragged]
 
 
 class ArrayGrid:
@@ -137,6 +141,17 @@ class ArrayGrid:
         found = self._resets
         first, last = np.searchsorted(found.rows, [lo + 1, hi])
         return Resets(found.rows[first:last], found.cols[first:last], found.amounts[first:last])
+
+    def part(self, first: int, last: int) -> Grid:
+        """The grid of the columns [first, last)."""
+        return ArrayGrid(part_of(self._index, first, last), self._ts_ms, self._values[:, first:last])
+
+
+def part_of(index: Index, first: int, last: int) -> Index:
+    """Positions [first, last) of an index."""
+    if isinstance(index, slice):
+        return slice(index.start + first, index.start + last)
+    return index[first:last]
 
 
 def find_resets(values: Float64s) -> Resets:

@@ -95,7 +95,7 @@ class Spans:
 def reduce_windows(operand: RangeOperand, kernel: Kernel, least: int, budget: Budget) -> StepMatrix:
     """The kernel's value of every window with at least that many samples."""
     out, present = allocate(operand, budget)
-    for grid in operand.columns.grids:
+    for grid in narrow_grids(operand):
         spans = Spans.of(grid.ts_ms, operand.ends_ms, operand.range_ms)
         _reduce_grid(grid, spans, operand, kernel, least, out, present, budget)
     for ragged in operand.columns.ragged:
@@ -106,6 +106,19 @@ def reduce_windows(operand: RangeOperand, kernel: Kernel, least: int, budget: Bu
             out[steps, which] = result
             present[steps, which] = samples.counts >= least
     return finish(operand, out, present)
+
+
+def narrow_grids(operand: RangeOperand) -> Iterator[Grid]:
+    """The grids of a range, cut so that a window over all columns is no larger than a piece of work."""
+    for grid in operand.columns.grids:
+        spans = Spans.of(grid.ts_ms, operand.ends_ms, operand.range_ms)
+        longest = int((spans.hi - spans.lo).max(initial=1))
+        width = max(1, _PIECE_CELLS // max(longest, 1))
+        if width >= grid.width:
+            yield grid
+            continue
+        for first in range(0, grid.width, width):
+            yield grid.part(first, min(first + width, grid.width))
 
 
 def allocate(operand: RangeOperand, budget: Budget) -> tuple[Float64s, Bools]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from exporter.model.samples import Float64s, Int64s
 from exporter.promql.seriesset import SeriesSet
-from exporter.promql.source import Columns, Grid, Index, Ragged, Resets, find_resets
+from exporter.promql.source import Columns, Grid, Index, Ragged, Resets, find_resets, part_of
 from exporter.storage.block import Block
 from exporter.storage.chunk import ABSENT_BITS, Bools, Chunk, Ints, Layout
 from exporter.storage.loose import LooseStore
+
+_PIECE_CELLS = 1 << 22  # cells looked at at a time where series are not on a grid
 
 
 class Selection:
@@ -83,9 +85,9 @@ def read_columns(
         if bool(clean.any()):
             grids.append(_grid(parts, clean))
         rest |= member & ~clean
-    ragged: tuple[Ragged, ...] = ()
-    if bool(rest.any()):
-        ragged = (_gather(np.flatnonzero(rest), refs, found, loose, spans),)
+    if not bool(rest.any()):
+        return Columns(selection.series, tuple(grids), ())
+    ragged = _Pieces(np.flatnonzero(rest), found, _read_loose(refs, loose, spans))
     return Columns(selection.series, tuple(grids), ragged)
 
 
@@ -95,7 +97,36 @@ def read_ragged(
     """The samples of every series of a selection in a range, as flat columns."""
     found = [parts for block in blocks if (parts := _parts(selection, block, start_ms, end_ms, size))]
     spans = _loose_spans(selection.refs, loose, start_ms, end_ms)
-    return _gather(np.arange(len(selection.refs)), selection.refs, found, loose, spans)
+    return _gather(np.arange(len(selection.refs)), found, _read_loose(selection.refs, loose, spans))
+
+
+_LooseSamples = dict[int, tuple[Int64s, Float64s]]
+
+
+def _read_loose(refs: Int64s, loose: LooseStore, spans: dict[int, tuple[int, int]]) -> _LooseSamples:
+    """Copies of loose samples by position in the selection: their columns may move after the lock."""
+    return {place: loose.series[int(refs[place])].read(*span) for place, span in spans.items()}
+
+
+class _Pieces:
+    """The ragged parts of a read, gathered some series at a time. Holds what the chunks were at the read."""
+
+    def __init__(self, places: Ints, found: list[list[_Part]], loose: _LooseSamples) -> None:
+        self._places = places
+        self._found = found
+        self._loose = loose
+        rows = sum(part.hi - part.lo for parts in found for part in parts)
+        self._step = max(1, _PIECE_CELLS // max(rows, 1))
+
+    def __len__(self) -> int:
+        return -(-len(self._places) // self._step)
+
+    def __contains__(self, part: object) -> bool:
+        return any(part is own for own in self)
+
+    def __iter__(self) -> Iterator[Ragged]:
+        for first in range(0, len(self._places), self._step):
+            yield _gather(self._places[first : first + self._step], self._found, self._loose)
 
 
 def _parts(selection: Selection, block: Block, start_ms: int, end_ms: int, size: int) -> list[_Part]:
@@ -156,9 +187,13 @@ def _grid(parts: list[_Part], clean: Bools) -> ChunkGrid:
 class _Run:
     """The columns of a grid in one chunk."""
 
-    __slots__ = ("cols", "count", "events", "layout_size", "tracked", "ts_ms", "values", "where")
+    __slots__ = ("cols", "count", "events", "layout_size", "part", "tracked", "ts_ms", "values", "where")
 
-    def __init__(self, part: _Part, cols: Ints) -> None:
+    def __init__(
+        self, part: _Part, cols: Ints, events: tuple[Int64s, Int64s, Float64s] | None = None
+    ) -> None:
+        """`events` None: made under the head's lock, where the chunk may be asked for them."""
+        self.part = part
         self.ts_ms = part.ts_ms
         self.values = part.values
         self.cols = cols
@@ -168,8 +203,10 @@ class _Run:
             int(cols[-1]) - first == len(cols) - 1 and bool((np.diff(cols) == 1).all())
         )
         self.where: Index = slice(first, first + len(cols)) if together else cols
-        rows, at, amounts = part.chunk.events()
-        self.events = (rows - part.lo, at, amounts)
+        if events is None:
+            rows, at, amounts = part.chunk.events()
+            events = (rows - part.lo, at, amounts)
+        self.events = events
         self.tracked = part.chunk.tracked[cols]
         self.layout_size = part.chunk.layout.capacity
 
@@ -228,6 +265,11 @@ class ChunkGrid:
             return pieces[0]
         return np.concatenate(pieces) if pieces else np.empty((0, self._width))
 
+    def part(self, first: int, last: int) -> ChunkGrid:
+        """The grid of the columns [first, last)."""
+        runs = [_Run(run.part, run.cols[first:last], run.events) for run in self._runs]
+        return ChunkGrid(part_of(self._index, first, last), last - first, runs)
+
     def resets(self, lo: int, hi: int) -> Resets:
         """Falls at rows lo < row < hi: those noted at ingest, and those of columns not tracked."""
         rows, cols, amounts = [], [], []
@@ -260,13 +302,7 @@ class ChunkGrid:
         return Resets(all_rows[order], all_cols[order], all_amounts[order])
 
 
-def _gather(
-    places: Ints,
-    refs: Int64s,
-    found: list[list[_Part]],
-    loose: LooseStore,
-    spans: dict[int, tuple[int, int]],
-) -> Ragged:
+def _gather(places: Ints, found: list[list[_Part]], loose: _LooseSamples) -> Ragged:
     """Flat columns of the series at `places`, whatever stores their samples stand in."""
     owners, times, values = [], [], []
     for parts in found:
@@ -280,13 +316,12 @@ def _gather(
             owners.append(there[column])
             times.append(part.ts_ms[row])
             values.append(cells[column, row])
-    for order, place in enumerate(places.tolist()) if spans else ():
-        span = spans.get(place)
-        if span is not None:
-            ts_ms, samples = loose.series[int(refs[place])].read(*span)
-            owners.append(np.full(len(ts_ms), order, np.intp))
-            times.append(ts_ms)
-            values.append(samples)
+    for order, place in enumerate(places.tolist()) if loose else ():
+        known = loose.get(place)
+        if known is not None:
+            owners.append(np.full(len(known[0]), order, np.intp))
+            times.append(known[0])
+            values.append(known[1])
     if not owners:
         return Ragged(places, np.zeros(len(places) + 1, np.int64), np.zeros(0, np.int64), np.zeros(0))
     owner, ts, value = np.concatenate(owners), np.concatenate(times), np.concatenate(values)
