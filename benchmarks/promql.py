@@ -50,7 +50,8 @@ QUERIES = {
     "rate against offset": "sum by (service,endpoint) (rate(http_requests_total[2m])) "
     "> 1.05 * sum by (service,endpoint) (rate(http_requests_total[2m] offset 2m))",
     "absent": 'absent(pool_in_use{shard="9"})',
-    "one service: ratio": 'sum by (service,endpoint) (rate(http_requests_total{service="svc3",status=~"5.."}[5m])) '
+    "one service: ratio": "sum by (service,endpoint) "
+    '(rate(http_requests_total{service="svc3",status=~"5.."}[5m])) '
     '/ sum by (service,endpoint) (rate(http_requests_total{service="svc3"}[5m])) > 0.009',
     "one service: avg": 'avg_over_time(pool_in_use{service="svc3"}[5m]) > 46',
     "one series": 'pool_in_use{service="svc3",endpoint="/api/v1/res3",shard="2",pod="pod-0"}',

@@ -161,18 +161,21 @@ def find_resets(values: Float64s) -> Resets:
 
 
 def columns_of(block: SeriesBlock) -> Columns:
-    """The columns of a `SeriesBlock`; one grid where all its series share their timestamps."""
+    """The columns of a `SeriesBlock`, series in label order; one grid where all share their timestamps."""
     count = len(block.labels)
-    series = SeriesSet.of(block.labels)
+    order = sorted(range(count), key=[labels.pairs for labels in block.labels].__getitem__)
+    series = SeriesSet(tuple([block.labels[place] for place in order]))
     if count == 0:
         return Columns(series, (), ())
+    index = np.empty(count, np.intp)
+    index[order] = np.arange(count)
     lengths = np.diff(block.offsets)
     steps = int(lengths[0])
     if steps and bool((lengths == steps).all()):
         ts_ms = block.ts_ms.reshape(count, steps)
         nan = block.values != block.values
         if bool((ts_ms == ts_ms[0]).all()) and not bool(nan.any()):
-            grid = ArrayGrid(slice(0, count), ts_ms[0], block.values.reshape(count, steps).T)
+            where: Index = slice(0, count) if order == list(range(count)) else index
+            grid = ArrayGrid(where, ts_ms[0], block.values.reshape(count, steps).T)
             return Columns(series, (grid,), ())
-    index = np.arange(count, dtype=np.intp)
     return Columns(series, (), (Ragged(index, block.offsets, block.ts_ms, block.values),))

@@ -17,6 +17,7 @@ from exporter.model.samples import Float64s, Int64s
 Days = npt.NDArray[np.datetime64]
 
 _DAY: Final = 86_400
+_TOO_LATE: Final = 2**63
 
 
 def _sgn(values: Float64s) -> Float64s:
@@ -69,14 +70,18 @@ def _floats(values: npt.NDArray[np.int64]) -> Float64s:
     return values.astype(np.float64)
 
 
-def _seconds(values: Float64s) -> Int64s:
-    """Whole Unix seconds, towards zero, within what a date can say; out of range counts as 0."""
-    limit = 8.64e12
-    return np.where(np.abs(values) < limit, np.trunc(values), 0.0).astype(np.int64)
+def _split(values: Float64s) -> tuple[Int64s, Int64s]:
+    """Whole Unix seconds, towards zero, as days and seconds of the day.
+
+    What does not fit 64 bits, NaN too, counts as 2^63 s, as in Prometheus on most machines.
+    """
+    fits = np.abs(values) < _TOO_LATE
+    days, seconds = np.divmod(np.where(fits, np.trunc(values), 0.0).astype(np.int64), _DAY)
+    return np.where(fits, days, _TOO_LATE // _DAY), np.where(fits, seconds, _TOO_LATE % _DAY)
 
 
 def _days(values: Float64s) -> Days:
-    return np.floor_divide(_seconds(values), _DAY).astype("datetime64[D]")
+    return _split(values)[0].astype("datetime64[D]")
 
 
 def _year(values: Float64s) -> Float64s:
@@ -98,7 +103,7 @@ def _day_of_year(values: Float64s) -> Float64s:
 
 
 def _day_of_week(values: Float64s) -> Float64s:
-    return _floats((np.floor_divide(_seconds(values), _DAY) + 4) % 7)
+    return _floats((_split(values)[0] + 4) % 7)
 
 
 def _days_in_month(values: Float64s) -> Float64s:
@@ -109,8 +114,8 @@ def _days_in_month(values: Float64s) -> Float64s:
 
 DATES: Final[Mapping[str, Callable[[Float64s], Float64s]]] = MappingProxyType(
     {
-        "minute": lambda values: _floats(np.floor_divide(_seconds(values), 60) % 60),
-        "hour": lambda values: _floats(np.floor_divide(_seconds(values), 3600) % 24),
+        "minute": lambda values: _floats(_split(values)[1] // 60 % 60),
+        "hour": lambda values: _floats(_split(values)[1] // 3600),
         "day_of_week": _day_of_week,
         "day_of_month": _day_of_month,
         "day_of_year": _day_of_year,
