@@ -1,4 +1,4 @@
-"""The composition root: builds every object, owns the tasks, orders start and stop. Only the cli imports it."""
+"""The composition root: builds every object, owns the tasks, orders start and stop; only cli imports it."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="examples:\n"
         "  quantum-exporter run\n"
         "  quantum-exporter run --simulate\n"
-        "  quantum-exporter run --config.file config.yml --web.listen-address :9464 --web.config.file web.yml",
+        "  quantum-exporter run --config.file config.yml --web.listen-address :9464 --web.config.file w.yml",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

@@ -27,10 +27,8 @@ def go_json_number(value: float) -> str:
         if "e" in text:
             text = format(Decimal(text), "f")
         return text[:-2] if text.endswith(".0") else text
-    mantissa, _, exponent = f"{Decimal(text):e}".partition("e")
-    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-    sign = "-" if exponent.startswith("-") else "+"
-    return f"{mantissa}e{sign}{exponent.lstrip('+-').lstrip('0')}"
+    mantissa, exponent = _scientific(value)
+    return f"{mantissa}e{'-' if exponent < 0 else '+'}{abs(exponent)}"
 
 
 def go_exponent(value: float) -> str:
@@ -39,10 +37,16 @@ def go_exponent(value: float) -> str:
         return "NaN"
     if math.isinf(value):
         return "+Inf" if value > 0 else "-Inf"
-    digits = (
-        repr(abs(value)).partition("e")[0].replace(".", "").strip("0")
-    )  # repr has the fewest that identify it
-    return f"{value:.{max(len(digits) - 1, 0)}e}"
+    mantissa, exponent = _scientific(value)
+    return f"{mantissa}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
+
+
+def _scientific(value: float) -> tuple[str, int]:
+    """Mantissa and exponent with the fewest digits that identify a finite float (those of its repr)."""
+    mantissa, _, exponent = f"{Decimal(repr(value)):e}".partition("e")
+    if "." in mantissa:
+        mantissa = mantissa.rstrip("0").rstrip(".")
+    return mantissa, 0 if value == 0 else int(exponent)
 
 
 def rfc3339(ts_ms: int) -> str:

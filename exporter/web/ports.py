@@ -65,7 +65,7 @@ class Exposition(Protocol):
 
 
 class AlertActions(Protocol):
-    """What people may see and do about alerts. Raises: NotFoundError, StorageError, ExporterError, ValueError."""
+    """What people may see and do about alerts. Raises: NotFoundError and other ExporterErrors, ValueError."""
 
     def alerts(self, matchers: Sequence[Matcher] = ()) -> Sequence[Mapping[str, Any]]:
         """Pending and firing instances with their outlook."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from exporter.model.labels import LabelSet, Matcher
 from exporter.promql.printer import to_text
-from exporter.rules.instance import AlertInstance
 from exporter.rules.evaluation import GroupView, RuleEvaluation, RuleHealth
+from exporter.rules.instance import AlertInstance
 from exporter.rules.model import AlertingRule, Rule
 from exporter.web.encode import go_exponent, rfc3339
 from exporter.web.params import ParamError

@@ -36,7 +36,7 @@ def create_app(deps: Deps, web_config: WebConfig, *, loopback: bool) -> web.Appl
     _Plain(deps).add_routes(app.router)
     if web_config.headers:
 
-        async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+        async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
             response.headers.update(web_config.headers)
 
         app.on_response_prepare.append(add_headers)
@@ -128,7 +128,8 @@ def _guard(config: WebConfig, *, loopback: bool) -> Any:
         elif not loopback and changes_state(request):
             return failure(
                 "forbidden",
-                "this listener is not loopback: what changes state needs basic_auth_users in --web.config.file",
+                "this listener is not loopback: "
+                "what changes state needs basic_auth_users in --web.config.file",
                 403,
             )
         if request.headers.get("Sec-Fetch-Site", "same-origin") == "cross-site" and changes_state(request):
@@ -175,12 +176,12 @@ class Server:
             await self._runner.cleanup()
             address = f"{self._host}:{self._port}"
             if error.errno == errno.EADDRINUSE:
-                text = f"cannot listen on {address}: another program uses this port (choose one with --web.listen-address)"
+                reason = "another program uses this port (choose one with --web.listen-address)"
             else:
-                text = f"cannot listen on {address}: {error.strerror or error}"
-            raise ConfigError(text) from error
+                reason = error.strerror or str(error)
+            raise ConfigError(f"cannot listen on {address}: {reason}") from error
         port = self._runner.addresses[0][1]
-        shown = f"[{self._host}]" if ":" in self._host else self._host or "0.0.0.0"  # noqa: S104
+        shown = f"[{self._host}]" if ":" in self._host else self._host or "0.0.0.0"
         return f"{'https' if context else 'http'}://{shown}:{port}"
 
     async def stop(self) -> None:

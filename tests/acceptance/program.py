@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -111,8 +112,9 @@ class Program:
     def exporter(self) -> psutil.Process:
         """The exporter's own process, below make."""
         for child in psutil.Process(self.process.pid).children(recursive=True):
-            if "quantum-exporter" in " ".join(child.cmdline()) and "postgres" not in child.name():
-                return child
+            with contextlib.suppress(psutil.Error):  # a child of the server may just have ended
+                if "quantum-exporter" in " ".join(child.cmdline()) and "postgres" not in child.name():
+                    return child
         raise RuntimeError("the exporter's process is not there")
 
     def family(self) -> list[psutil.Process]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.request
@@ -88,12 +89,14 @@ def hook() -> Iterator[Hook]:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory, hook: Hook) -> Iterator[Program]:
-    folder = tmp_path_factory.mktemp("demo")
-    program = Program("demo", folder, CONFIG.format(data=folder / "data", hook=hook.port))
-    yield program
-    program.stop()
-    print(program.log()[-20_000:])
+def demo(hook: Hook) -> Iterator[Program]:
+    # not under pytest's own folder, which it closes to other accounts: root's Postgres runs as another one
+    with tempfile.TemporaryDirectory(prefix="quantum-demo-") as name:
+        folder = Path(name)
+        program = Program("demo", folder, CONFIG.format(data=folder / "data", hook=hook.port))
+        yield program
+        program.stop()
+        print(program.log()[-20_000:])
 
 
 async def rows(program: Program, query: str) -> list[Any]:
@@ -179,11 +182,11 @@ def test_ranges_labels_and_series_answer(demo: Program) -> None:
 
 async def test_samples_reach_postgres_and_grow(demo: Program) -> None:
     """The count of stored samples grows."""
-    first = (await rows(demo, "select count(*) from samples"))[0][0]
+    first = (await rows(demo, "select count(*) from quantum_samples"))[0][0]
     assert first > 0
 
     deadline = time.monotonic() + 30
-    while (await rows(demo, "select count(*) from samples"))[0][0] <= first:
+    while (await rows(demo, "select count(*) from quantum_samples"))[0][0] <= first:
         assert time.monotonic() < deadline, "the count does not grow"
 
 
@@ -283,7 +286,7 @@ async def test_a_database_outage_is_told_and_loses_nothing(demo: Program, hook: 
     wait_for("the resolved webhook", lambda: hook.alerts("DatabaseConnectionLost", "resolved"), 60)
     stored = await rows(
         demo,
-        "select extract(epoch from s.ts)::float8 as t from samples s join series r on r.id = s.series_id"
+        "select extract(epoch from s.ts)::float8 as t from quantum_samples s join quantum_series r on r.id = s.series_id"
         " where r.name = 'quantum_snapshot_last_timestamp_seconds'"
         f" and s.ts between to_timestamp({down - 5}) and to_timestamp({up}) order by 1",
     )

@@ -40,6 +40,7 @@ def test_numbers_are_shortest(value: float, text: str) -> None:
         (0.0, "0e+00"),
         (0.001, "1e-03"),
         (1e100, "1e+100"),
+        (5.960464477539063e-08, "5.960464477539063e-08"),
         (math.inf, "+Inf"),
         (-math.inf, "-Inf"),
         (math.nan, "NaN"),
