@@ -99,6 +99,10 @@ class AlertService:
         await self._dispatcher.flush()
         return await self._dispatcher.store.history(wanted)
 
+    async def find(self, **wanted: Any) -> Sequence[Mapping[str, Any]]:
+        """The same, with the filter's fields as keywords."""
+        return await self.history(HistoryFilter(**wanted))
+
     async def acknowledge(self, alert_id: str, by: str, notes: str = "") -> dict[str, Any]:
         """Stop the repetitions of a firing alert until it ends.
 
