@@ -133,6 +133,25 @@ _OVER_TIME = (
 )
 
 
+_BOUNDED = ("acos", "asin", "atanh", "cosh", "sinh", "asinh", "exp")
+_RARE = (
+    *_BOUNDED,
+    "sin",
+    "cos",
+    "tan",
+    "atan",
+    "deg",
+    "rad",
+    "log2",
+    "log10",
+    "days_in_month",
+    "clamp",
+    "sort_desc",
+    "holt_winters",
+    "absent_over_time",
+)
+
+
 @dataclass(frozen=True)
 class Ask:
     """One query; an instant one where `step_ms` is 0."""
@@ -144,10 +163,14 @@ class Ask:
 
 
 class QueryMaker:
-    """Random well-typed queries, from a seed, that Prometheus 2.42 understands as Prometheus 3 does."""
+    """Random well-typed queries, from a seed, that Prometheus 2.42 understands as Prometheus 3 does.
 
-    def __init__(self, seed: int) -> None:
+    `wide` adds what the plain evaluator does not know.
+    """
+
+    def __init__(self, seed: int, *, wide: bool = False) -> None:
         self._rng = random.Random(seed)
+        self._wide = wide
 
     def ask(self) -> Ask:
         """A query and its times; one in three is a range query."""
@@ -180,6 +203,8 @@ class QueryMaker:
             lambda inner: f"({self.vector(inner)})",
             lambda inner: f"-{self._over_time(inner)}",
         ]
+        if self._wide:
+            makers += [self._rare, self._dated, self._ranked]
         return rng.choice(makers)(depth - 1)
 
     def _selector(self) -> str:
@@ -311,6 +336,26 @@ class QueryMaker:
                 f'count_values("value", floor({inner}))',
             )
         )
+
+    def _rare(self, depth: int) -> str:
+        rng = self._rng
+        name = rng.choice(_RARE)
+        if name in ("holt_winters", "absent_over_time"):
+            window = f"{self._selector()}[{rng.choice(('5m', '30m'))}]{self._modifiers()}"
+            return f"{name}({window}{', 0.3, 0.6' if name == 'holt_winters' else ''})"
+        inner = f"({self.vector(depth)}) / 1e6" if name in _BOUNDED else self.vector(depth)
+        return f"{name}({inner}{', 5.5, 40.25' if name == 'clamp' else ''})"
+
+    def _dated(self, depth: int) -> str:
+        rng = self._rng
+        name = rng.choice(("year", "month", "day_of_month", "day_of_week", "day_of_year", "hour", "minute"))
+        return rng.choice((f"{name}()", f"{name}(floor({self.vector(depth)}) * 86413 + 0.5)"))
+
+    def _ranked(self, _depth: int) -> str:
+        """topk and bottomk of values that all differ."""
+        rng = self._rng
+        name, count = rng.choice(("topk", "bottomk")), rng.choice(("0", "1", "3", "100", "-1", "2.9"))
+        return f"{name} {self._grouping()} ({count}, temperature{self._modifiers()})"
 
     def _quantile(self, _depth: int) -> str:
         rng = self._rng
