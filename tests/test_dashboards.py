@@ -129,6 +129,20 @@ def test_dashboards_are_provisioned_from_the_mounted_folder() -> None:
     assert f"./grafana/dashboards:{folder}:ro" in compose["services"]["grafana"]["volumes"]
 
 
+def test_variables_of_sql_have_no_raw_value_for_all() -> None:
+    """A variable that stands in SQL has no `allValue`: Grafana would put it in without quotes."""
+    for dashboard in DASHBOARDS.values():
+        used = {
+            name
+            for query in panel_queries(dashboard)
+            if query.is_sql
+            for name in re.findall(r"\$\{(\w+)[:}]", query.text)
+        }
+        for variable in dashboard["templating"]["list"]:
+            if variable["name"] in used:
+                assert variable["allValue"] is None, variable["name"]
+
+
 def test_promql_parses() -> None:
     """Every PromQL query is valid once Grafana's macros are expanded."""
     found = queries(sql=False)

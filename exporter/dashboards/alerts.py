@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exporter.dashboards.model import ORANGE, RED, Dashboard, Panel, Row, Variable
-from exporter.dashboards.overview import FIRING_SINCE, SEVERITY
+from exporter.dashboards.overview import FIRING_SINCE, SEVERITY, TIMELINE
 from exporter.dashboards.panels import (
     ALERTS_UID,
     by_column,
@@ -21,16 +21,14 @@ from exporter.dashboards.panels import (
 )
 
 _STATES = values((1, "pending", ORANGE), (2, "firing", RED))
-_OF = 'severity=~"$severity",alertname=~"$alertname"'
-_TIMELINE = (
-    f'max by (alertname, severity) ((2 * ALERTS{{alertstate="firing",{_OF}}}) '
-    f'or ALERTS{{alertstate="pending",{_OF}}})'
-)
+# never without a choice: an empty list would be no valid SQL
+_NAMES = """SELECT DISTINCT type FROM system_alerts
+UNION ALL SELECT 'none' WHERE NOT EXISTS (SELECT FROM system_alerts) ORDER BY 1"""
 _CHOSEN = "lower(severity) IN (${severity:sqlstring}) AND type IN (${alertname:sqlstring})"
 _PERIOD = "triggered_at <= $__timeTo() AND coalesce(resolved_at, now()) >= $__timeFrom()"
 _WHICH = f"FROM system_alerts WHERE {_CHOSEN} AND {_PERIOD}"
 _LABELS = "coalesce(labels, '{}') - 'alertname' - 'severity'"
-ALERTNAME = Variable("alertname", "Alert", "SELECT DISTINCT type FROM system_alerts ORDER BY 1", sql=True)
+ALERTNAME = Variable("alertname", "Alert", " ".join(_NAMES.split()), sql=True)
 
 
 def alerts() -> Dashboard:
@@ -54,7 +52,7 @@ def _now() -> Sequence[Panel]:
     return (
         timeline(
             "Pending and firing",
-            prom(_TIMELINE, "{{alertname}}"),
+            prom(TIMELINE, "{{alertname}}"),
             "Each alert's worst state. A gap: inactive.",
             mappings=(_STATES,),
             width=14,

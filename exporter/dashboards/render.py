@@ -12,11 +12,12 @@ COLUMNS: Final = 24
 PROMETHEUS_TYPE: Final = "prometheus"
 POSTGRES_TYPE: Final = "grafana-postgresql-datasource"
 DEFAULT_SOURCES: Final = {Source.METRICS: "quantum-exporter", Source.SQL: "quantum-postgres"}
+_SOURCE_NAMES: Final = {Source.METRICS: "Quantum exporter", Source.SQL: "Quantum Postgres"}
 TAG: Final = "quantum-exporter"
 
 _ALERT_EVENTS: Final = (
-    "SELECT triggered_at AS time, coalesce(resolved_at, now()) AS timeend, type AS title, title AS text, "
-    "lower(severity) AS tags FROM system_alerts "
+    "SELECT triggered_at AS time, coalesce(resolved_at, now()) AS timeend, "
+    "type || ': ' || title AS text, lower(severity) AS tags FROM system_alerts "
     "WHERE triggered_at <= $__timeTo() AND coalesce(resolved_at, now()) >= $__timeFrom() "
     "ORDER BY triggered_at DESC LIMIT 200"
 )
@@ -74,14 +75,13 @@ def _alert_annotations() -> dict[str, Any]:
 
 def _source_variable(source: Source) -> dict[str, Any]:
     label = {Source.METRICS: "Metrics", Source.SQL: "Database"}[source]
-    chosen = DEFAULT_SOURCES[source]
     return {
         "type": "datasource",
         "name": source.value,
         "label": label,
         "query": source_ref(source)["type"],
         "regex": "",
-        "current": {"text": chosen, "value": chosen},
+        "current": {"text": _SOURCE_NAMES[source], "value": DEFAULT_SOURCES[source]},
         "options": [],
         "hide": 0,
         "includeAll": False,
@@ -102,7 +102,8 @@ def _variable(variable: Variable) -> dict[str, Any]:
         "label": variable.label,
         "hide": 0,
         "includeAll": variable.multi,
-        "allValue": ".*" if variable.multi and not variable.sql else None,
+        # a value for "all" is put in as it stands, unquoted: right for a regular expression, wrong for SQL
+        "allValue": ".*" if variable.multi and not variable.sql and not variable.custom else None,
         "multi": variable.multi,
         "skipUrlSync": False,
         "current": everything,
