@@ -20,6 +20,8 @@ from exporter.storage.select import Selection, read_columns, read_ragged
 
 _NEVER = -(2**62)
 _ROW_WIDTH = 8  # a smaller batch of series without a block goes to loose columns
+_SETTLE_SERIES = 64  # as many loose series at the same times are worth a block
+_SETTLE_SAMPLES = 10_000  # loose samples that make it worth looking
 _SELECTIONS = 1024
 _ROUTES = 256
 
@@ -149,6 +151,7 @@ class MemoryStorage:
         """Samples with start_ms <= ts <= end_ms, as the columns in which they lie."""
         with self._lock:
             self._flush()
+            self._settle()
             start_ms = max(start_ms, self._floor_ms)
             selection = self._select(tuple(matchers))
             if not len(selection.refs):
@@ -273,6 +276,9 @@ class MemoryStorage:
         row = self._row
         if not row.samples or row.ts_ms is None:
             return
+        if len(row.samples) == 1:
+            self._flush_single(row)
+            return
         refs = np.fromiter(row.samples, np.int64, len(row.samples))
         values = np.fromiter(row.samples.values(), np.float64, len(row.samples))
         row.samples = {}
@@ -281,6 +287,37 @@ class MemoryStorage:
         if route is None or not np.array_equal(route.refs, refs) or self._stale(route):
             route = row.route = _Route(None, refs)
         self._append_row(ts_ms, route, values)
+
+    def _flush_single(self, row: _PendingRow) -> None:
+        """One sample alone: no row is worth it."""
+        assert row.ts_ms is not None
+        ((ref, value),) = row.samples.items()
+        ts_ms, row.ts_ms, row.samples = row.ts_ms, None, {}
+        if ts_ms < self._floor_ms:
+            return
+        if self._first_ms[ref] > ts_ms:
+            self._first_ms[ref] = ts_ms
+        self._last_ms[ref] = ts_ms
+        self._samples += 1
+        if self._newest_ms is None or ts_ms > self._newest_ms:
+            self._newest_ms = ts_ms
+        self._loose.append(ref, ts_ms, value)
+
+    def _settle(self) -> None:
+        """Move loose series that keep the same times into a block, where they are read without a copy."""
+        if self._loose.fresh < _SETTLE_SAMPLES:
+            return
+        for refs in self._loose.companions(_SETTLE_SERIES):
+            homeless = [ref for ref in refs if self._home[ref] < 0]
+            if len(homeless) < _SETTLE_SERIES:
+                continue
+            ts_ms, values = self._loose.take(homeless)
+            block = Block(np.array(homeless, np.int64))
+            for at, cells in zip(ts_ms.tolist(), values, strict=True):
+                block.roll_if_full(self._last_ms)
+                block.append(at, None, cells)
+            self._home[homeless] = len(self._blocks)
+            self._blocks.append(block)
 
     def _append_row(self, ts_ms: int, route: _Route, values: Float64s) -> AppendResult:
         refs = route.refs

@@ -82,6 +82,7 @@ class LooseStore:
 
     def __init__(self) -> None:
         self.series: dict[int, LooseSeries] = {}
+        self.fresh = 0  # samples that came since the last look for companions
         self._shared = Timeline(array("q"))
 
     def append(self, ref: int, ts_ms: int, value: float) -> None:
@@ -90,6 +91,27 @@ class LooseStore:
         if series is None:
             series = self.series[ref] = LooseSeries(*self._follow(ts_ms))
         series.append(ts_ms, value)
+        self.fresh += 1
+
+    def companions(self, least: int) -> list[list[int]]:
+        """Groups of at least that many series whose samples stand at just the same times."""
+        groups: dict[tuple[int, int, int], list[int]] = {}
+        for ref, series in self.series.items():
+            key = (id(series.timeline), series.offset, len(series.values))
+            groups.setdefault(key, []).append(ref)
+        self.fresh = 0
+        return [refs for refs in groups.values() if len(refs) >= least]
+
+    def take(self, refs: list[int]) -> tuple[Int64s, Float64s]:
+        """The timestamps (N,) and values (N, len(refs)) of companions, which leave the store."""
+        leaving = [self.series.pop(ref) for ref in refs]
+        first = leaving[0]
+        ts_ms, _ = first.read(0, len(first.values))
+        values = np.empty((len(ts_ms), len(refs)))
+        for place, series in enumerate(leaving):
+            values[:, place] = series.values
+            series.timeline.users -= 1
+        return ts_ms, values
 
     def _follow(self, ts_ms: int) -> tuple[Timeline, int]:
         """The timeline that a new series joins: the shared one where it has this time."""

@@ -176,6 +176,25 @@ class TestSingles:
         assert storage.stats().bytes == 30 * 50 * 8 + 50 * 8
         assert len(storage.select(ALL, *FOREVER).ts_ms) == 1500
 
+    def test_many_series_at_the_same_times_settle_in_a_block(self) -> None:
+        """Series appended one after the other become one grid once they are read, and read the same."""
+        storage, plain = MemoryStorage(), {}
+        for number in range(100):
+            for row in range(300):
+                value = float((row * 7 + number) % 50)
+                storage.append(labels(number), row * 15_000 + row % 7, value)
+                plain.setdefault(labels(number), []).append((row * 15_000 + row % 7, bits(value)))
+        columns = storage.columns(ALL, *FOREVER)
+        assert [grid.width for grid in columns.grids] == [100]
+        assert column_content(columns) == plain == content(storage.select(ALL, *FOREVER))
+        storage.append(labels(3), 10**9, 1.0)
+        plain[labels(3)].append((10**9, bits(1.0)))
+        assert column_content(storage.columns(ALL, *FOREVER)) == plain
+        storage.truncate(3_000_000)
+        assert storage.stats().samples == sum(
+            len(part.values) for part in storage._loose.series.values()
+        ) + sum(chunk.samples for block in storage._blocks for chunk in block.chunks)
+
     def test_late_single_is_refused(self) -> None:
         """A sample that is not newer than the last of its series is refused, a pending one included."""
         storage = MemoryStorage()
