@@ -27,7 +27,7 @@ _HISTORY = {
 }
 _LONGEST_TRADE = 8 * DAY
 _NO_FATAL = 6 * HOUR  # no FATAL anomaly in the youngest history: only a scenario may fire that alert
-_AGAIN = MINUTE  # anomalies that an alert looks for over 5 minutes are repeated at this distance
+_AGAIN = 4 * MINUTE  # an alert looks for them over 5 minutes; more would soon be a spike as well
 _STAYING_USERS = 50  # of 200, while engagement is dropped
 _SPIKE = 40  # beside 12 anomalies in an ordinary hour
 _LOW_QUALITY = 45

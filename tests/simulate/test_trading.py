@@ -211,16 +211,16 @@ async def test_each_scenario_fires_its_alert_alone(
 
 
 async def test_scenarios_last_as_long_as_they_are_on(world: World) -> None:
-    """An anomaly that an alert looks for is repeated each minute while its scenario is on."""
+    """While its scenario is on, an anomaly that an alert looks for is there in any 5 minutes."""
     await world.simulator.start()
     await world.simulator.switch(Scenario.FATAL_ANOMALY, True)
-    for _ in range(10):
+    query = "select count(*) from quantum_anomaly_logs where severity = 'FATAL' and detected_at > $1"
+    for _ in range(60):
         await world.clock.advance(30)
         await world.simulator.step()
-    begin = datetime.fromtimestamp(world.clock.now_ms() / 1000 - 301, UTC)
-    async with world.database.acquire() as connection:
-        query = "select count(*) from quantum_anomaly_logs where severity = 'FATAL' and detected_at > $1"
-        assert await connection.fetchval(query, begin) == 6
+        begin = datetime.fromtimestamp(world.clock.now_ms() / 1000 - 300, UTC)
+        async with world.database.acquire() as connection:
+            assert await connection.fetchval(query, begin) in (1, 2)
 
 
 async def test_new_trades_keep_to_the_scenario(world: World) -> None:
