@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote_plus
 
-from exporter.template.printf import sprint, sprintf, sprintln
+from exporter.template.goformat import sprint, sprintln
+from exporter.template.printf import sprintf
 from exporter.template.quoting import is_print
 from exporter.template.signature import ANY, STRING, CallError, Function, Surroundings
 from exporter.template.values import (

@@ -10,8 +10,8 @@ from typing import Final
 
 from exporter.template import nodes
 from exporter.template.functions import FUNCTIONS
+from exporter.template.goformat import sprint
 from exporter.template.methods import find_method
-from exporter.template.printf import sprint
 from exporter.template.quoting import quote
 from exporter.template.signature import ANY, NILABLE, CallError, Function, Surroundings
 from exporter.template.values import NilPointer, StringMap, fields_of, is_true, type_name

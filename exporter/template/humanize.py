@@ -83,16 +83,22 @@ def humanize_duration(raw: object) -> str:
         return _scaled_down(value) + "s"
     sign, value = ("-", -value) if value < 0 else ("", value)
     whole = int(value) if value < 2**63 else -(2**63)
-    minutes, seconds = int(whole / 60), math.fmod(whole, 60)
-    hours, minutes_left = int(minutes / 60), math.fmod(minutes, 60)
-    days, hours_left = int(hours / 24), math.fmod(hours, 24)
+    minutes, seconds = _divided(whole, 60)
+    hours, minutes_left = _divided(minutes, 60)
+    days, hours_left = _divided(hours, 24)
     if days:
-        return f"{sign}{days}d {hours_left:.0f}h {minutes_left:.0f}m {seconds:.0f}s"
+        return f"{sign}{days}d {hours_left}h {minutes_left}m {seconds}s"
     if hours:
-        return f"{sign}{hours}h {minutes_left:.0f}m {seconds:.0f}s"
+        return f"{sign}{hours}h {minutes_left}m {seconds}s"
     if minutes:
-        return f"{sign}{minutes}m {seconds:.0f}s"
+        return f"{sign}{minutes}m {seconds}s"
     return f"{sign}{significant(value)}s"
+
+
+def _divided(number: int, by: int) -> tuple[int, int]:
+    """Quotient and rest, cut towards zero as in Go (a time beyond int64 turns negative there)."""
+    quotient, rest = divmod(abs(number), by)
+    return (-quotient, -rest) if number < 0 else (quotient, rest)
 
 
 def humanize_percentage(raw: object) -> str:
