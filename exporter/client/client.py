@@ -6,13 +6,12 @@ must not be changed by them.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from prometheus_client.registry import CollectorRegistry
 
@@ -413,28 +412,23 @@ class ApiClient:
         """Share a call in flight; one that gave up before our own deadline is started anew."""
         while True:
             follower = key in self._flights
-            flight = self._flights.run(key, self._fetcher(upstream, key, call, policy))
             try:
-                if not follower:
-                    return await flight
-                return await self._within(flight, call)
+                return await self._flights.run(
+                    key,
+                    self._fetcher(upstream, key, call, policy),
+                    deadline=call.deadline,
+                    timer=lambda: self._clock.sleep(call.deadline - self._monotonic()),
+                )
+            except TimeoutError:
+                raise ApiError(
+                    f"{call.label}: no answer before the deadline",
+                    ApiErrorKind.DEADLINE,
+                    provider=upstream.config.name,
+                ) from None
             except ApiError as error:
-                early = error.kind in (ApiErrorKind.DEADLINE, ApiErrorKind.TIMEOUT)
+                early = error.kind is ApiErrorKind.DEADLINE
                 if not (follower and early and self._monotonic() < call.deadline):
                     raise error.with_traceback(None) from None
-
-    async def _within(self, flight: Coroutine[Any, Any, Answer], call: Call) -> Answer:
-        """A follower waits no longer than its own deadline, whatever the leader's is."""
-        waiting: asyncio.Task[Answer] = asyncio.get_running_loop().create_task(flight)
-        timer = asyncio.get_running_loop().create_task(self._clock.sleep(call.deadline - self._monotonic()))
-        try:
-            await asyncio.wait((waiting, timer), return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                return waiting.result()
-            raise ApiError(f"{call.label}: no answer before the deadline", ApiErrorKind.DEADLINE)
-        finally:
-            timer.cancel()
-            waiting.cancel()
 
     def _fetcher(
         self, upstream: Upstream, key: Hashable, call: Call, policy: CachePolicy

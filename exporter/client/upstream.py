@@ -227,7 +227,7 @@ class Upstream:
             if len(raw.body) > _BIG_BODY_BYTES:
                 data = await asyncio.to_thread(json.loads, raw.body)
             elif raw.body:
-                data = json.loads(raw.body)
+                data = json.loads(_decoded(raw.body))
         except RecursionError:
             broken = "nested too deeply"
         except ValueError:
@@ -275,10 +275,9 @@ class Upstream:
         """Lower a limit, count other users of the key, and wait for a reset that the headers tell."""
         declared = self._spec.headers
         rules = declared or _COMMON_HEADERS
-        limit = _whole(headers.get(rules.limit, "")) if rules.limit else None
-        left = _whole(headers.get(rules.remaining, "")) if rules.remaining else None
-        if limit is None and left is None:
+        if rules.limit not in headers and rules.remaining not in headers:
             return
+        limit, left = _whole(headers.get(rules.limit, "")), _whole(headers.get(rules.remaining, ""))
         now = self._clock.monotonic()
         if declared is not None:
             used = None if limit is None or left is None else max(0, limit - left)
@@ -326,8 +325,11 @@ class Upstream:
             )
 
     def _error(self, call: Call, failure: Failure) -> ApiError:
-        message = f"{self._name} {call.label}: {failure.message}"
-        return ApiError(message, failure.kind, provider=self._name, retry_after_s=failure.wait_s)
+        kind, reason = failure.kind, failure.message
+        if kind is ApiErrorKind.TIMEOUT and self._clock.monotonic() >= call.deadline:
+            kind, reason = ApiErrorKind.DEADLINE, "no answer before the deadline"
+        message = f"{self._name} {call.label}: {reason}"
+        return ApiError(message, kind, provider=self._name, retry_after_s=failure.wait_s)
 
     def _redacted(self, message: str) -> str:
         key = self.config.api_key
@@ -374,6 +376,14 @@ def _redirect(url: str, raw: HttpAnswer) -> str | None:
 def _origin(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
     return parts.scheme, parts.netloc
+
+
+def _decoded(body: bytes) -> str | bytes:
+    """UTF-8 text, as nearly all answers are; what is not, `json` finds out by its first bytes."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return body
 
 
 def _whole(given: str) -> int | None:
