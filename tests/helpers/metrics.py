@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -30,6 +31,7 @@ class Declared:
     file: str
 
 
+@cache
 def declared_metrics() -> dict[str, Declared]:
     """Every metric family, by name."""
     found = {item.name: item for item in (*_from_code(), *_from_sql(), *_from_writers())}
