@@ -161,7 +161,9 @@ def vector_operation(
     many, one = (rhs, lhs) if swapped else (lhs, rhs)
     groups = signatures(many.series, one.series, matching)
     many_mask, one_mask = many.mask(), one.mask()
-    _refuse_many_on_one_side(one, one_mask, groups, matching, swapped)
+    # Where the other side is empty nothing can match, and repeats on this side do no harm.
+    met = one_mask if filled else one_mask & many_mask.any(axis=0)
+    _refuse_many_on_one_side(one, met, groups, matching, swapped)
     plan = many.series.memo(
         ("pairs", one.series, op, matching, return_bool),
         lambda: _pair(op, many.series, one.series, groups, matching, return_bool),

@@ -103,7 +103,15 @@ def _guarded(function: Callable[[float], float]) -> Callable[[float], float]:
 
 
 def _whole(function: Callable[[float], int]) -> Callable[[float], float]:
-    return lambda value: float(function(value)) if math.isfinite(value) else value
+    """Rounding that keeps the sign of zero."""
+
+    def call(value: float) -> float:
+        if not math.isfinite(value):
+            return value
+        whole = float(function(value))
+        return whole if whole else math.copysign(0.0, value)
+
+    return call
 
 
 _ELEMENTWISE: dict[str, Callable[[float], float]] = {
