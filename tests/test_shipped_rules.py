@@ -85,6 +85,18 @@ def test_nothing_to_find(groups: tuple[RuleGroup, ...]) -> None:
     assert [str(finding) for finding in lint(groups, LintOptions())] == []
 
 
+def test_every_metric_exists(groups: tuple[RuleGroup, ...]) -> None:
+    """Every metric name in an expression, and in a runbook, is one that the exporter has."""
+    reference = (ROOT / "docs/metrics.md").read_text()
+    known = re.findall(r"^\| `(quantum_\w+)`", reference, re.MULTILINE)
+    findings = lint(groups, LintOptions(known_metrics=known))
+    assert [str(finding) for finding in findings if finding.code == "metric-unknown"] == []
+    for path in sorted((ROOT / "docs/runbooks").glob("*.md")):
+        for name in re.findall(r"quantum_\w+", path.read_text()):
+            family = re.sub(r"_(bucket|sum|count)$", "", name)
+            assert {name, family} & {*known, "quantum_anomaly_logs"}, f"{path.name}: {name}"
+
+
 def test_each_rule_has_a_runbook(alerts: dict[str, AlertingRule]) -> None:
     """runbook_url leads to a file in docs/ that says what the alert means and what to do."""
     for name, rule in alerts.items():

@@ -6,6 +6,7 @@ is advice. Every finding has a code, so that it can be looked up, counted and le
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -23,6 +24,7 @@ from exporter.template import Template, referenced_labels, uses_value
 
 SEVERITIES = ("critical", "warning", "info")
 LONG_COOLDOWN_MS = 24 * 3_600_000
+_SERIES_OF = re.compile(r"_(bucket|sum|count|total|created)$")  # a list may give families
 _WRITTEN = ("ALERTS", "ALERTS_FOR_STATE")
 
 
@@ -131,7 +133,7 @@ def _expression(about: _About, expr: Expr, known: Collection[str] | None) -> Ite
     if bounds_of(expr).is_empty:
         yield about.error("never-true", f"can never return anything: {to_text(expr)}")
     for name in sorted(metric_names(expr)) if known is not None else ():
-        if known is not None and name not in known:
+        if known is not None and name not in known and _SERIES_OF.sub("", name) not in known:
             close = nearest(name, known)
             hint = f', did you mean "{close}"?' if close else ""
             yield about.warning("metric-unknown", f'no series is named "{name}"{hint}')

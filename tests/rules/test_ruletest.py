@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -186,3 +188,18 @@ def test_junit_holds_every_test() -> None:
     ]
     (failure,) = root.iter("failure")
     assert "- exp: {} 91" in (failure.text or "")
+
+
+def test_the_documented_examples() -> None:
+    """The rule file in docs/rules.md loads, and its test passes against the rule that it speaks of."""
+    text = (Path(__file__).parents[2] / "docs/rules.md").read_text()
+    blocks = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    for block in blocks:
+        if block.startswith("groups:"):
+            groups(block)
+    (test,) = [block for block in blocks if block.startswith("rule_files:")]
+    rules = (
+        "groups:\n- name: g\n  rules:\n"
+        "  - {alert: Errors, expr: errors > 5, cooldown: 1h, labels: {severity: warning}}\n"
+    )
+    assert failures("evaluation_interval: 1m\n" + test, rules) == ""
