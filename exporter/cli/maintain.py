@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """Entry point; 1 where a step of `optimize` failed. Raises: ConfigError, StorageError, MigrationError."""
     config = load_config(args.config_file, os.environ)
     days = args.days or max(1, config.database.retention_ms // 86_400_000)
-    return asyncio.run(_run(args.what, config.database.url, config.storage.data_dir, days))
+    return asyncio.run(_run(args.what, config.database.url, config.storage.data_dir / "postgres", days))
 
 
 async def _run(what: str, database_url: str, data_dir: Path, days: int) -> int:

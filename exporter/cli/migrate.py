@@ -41,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Entry point. Raises: ConfigError, MigrationError, StorageError."""
     config = load_config(args.config_file, os.environ)
-    return asyncio.run(_run(args.what, config.database.url, config.storage.data_dir))
+    return asyncio.run(_run(args.what, config.database.url, config.storage.data_dir / "postgres"))
 
 
 async def _run(what: str, database_url: str, data_dir: Path) -> int:
