@@ -302,7 +302,7 @@ def test_a_failing_probe_never_stops_a_resolve() -> None:
         def has_data(self, source: LabelSet) -> bool:
             raise QueryError("too many samples")
 
-        value_now = has_data  # type: ignore[assignment]
+        value_now = has_data
 
     walk = Walk(alerting())
     walk.at(0, (A, 2))
