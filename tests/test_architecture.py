@@ -152,7 +152,7 @@ def test_edges_do_not_import_each_other(path: Path) -> None:
 
 
 def test_layers_inside_the_core_point_inwards() -> None:
-    """model knows nobody; promql and template know model; rules knows these; storage knows model and the port."""
+    """model knows nobody; promql and template know model; rules knows these; storage knows the port."""
     may = {
         "model": {"model", "errors"},
         "template": {"model", "errors", "template"},

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from exporter.assets import asset_dir
 from exporter.config.positions import Reader, YamlNode, parse_yaml, resolve_scalar
@@ -24,6 +25,7 @@ from exporter.config.schema import (
 from exporter.errors import ConfigError, InputError
 from exporter.model.labels import LabelSet
 
+Section = TypeVar("Section", GlobalConfig, DatabaseConfig, QueryConfig, CollectConfig)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _NOTIFICATION_KEYS = (
     "route",
@@ -155,7 +157,7 @@ def _read_global(reader: Reader, node: YamlNode | None) -> GlobalConfig:
         if key in entries:
             value = reader.duration_ms(entries[key], f"global.{key}", minimum_ms=100)
             if value is not None:
-                found = replace(found, **{f"{key}_ms": value})
+                found = _with(found, f"{key}_ms", value)
     if "external_labels" in entries:
         labels = LabelSet.of(reader.string_map(entries["external_labels"], "global.external_labels"))
         found = replace(found, external_labels=labels.pairs)
@@ -178,7 +180,7 @@ def _read_database(reader: Reader, node: YamlNode | None) -> DatabaseConfig:
         if key in entries:
             value = reader.duration_ms(entries[key], f"database.{key}", minimum_ms=3_600_000)
             if value is not None:
-                found = replace(found, **{f"{key}_ms": value})
+                found = _with(found, f"{key}_ms", value)
     return found
 
 
@@ -212,11 +214,11 @@ def _read_query(reader: Reader, node: YamlNode | None) -> QueryConfig:
     for key in ("timeout", "lookback_delta"):
         if key in entries:
             value = reader.duration_ms(entries[key], f"query.{key}", minimum_ms=1)
-            found = replace(found, **{f"{key}_ms": value}) if value is not None else found
+            found = _with(found, f"{key}_ms", value) if value is not None else found
     for key in ("max_samples", "max_concurrency"):
         if key in entries:
             count = reader.integer(entries[key], f"query.{key}", minimum=1)
-            found = replace(found, **{key: count}) if count is not None else found
+            found = _with(found, key, count) if count is not None else found
     return found
 
 
@@ -227,12 +229,18 @@ def _read_collect(reader: Reader, node: YamlNode | None, environ: Mapping[str, s
     entries = reader.mapping(node, "collect", ("system", "postgres", "sql", "providers"))
     for key in ("system", "postgres"):
         if key in entries:
-            found = replace(found, **{key: _switch(reader, entries[key], f"collect.{key}")})
+            found = _with(found, key, _switch(reader, entries[key], f"collect.{key}"))
     if "sql" in entries:
         found = replace(found, sql=reader.strings(entries["sql"], "collect.sql"))
     if "providers" in entries:
         found = replace(found, providers=read_providers(reader, entries["providers"], environ))
     return found
+
+
+def _with(section: Section, key: str, value: object) -> Section:
+    """A section with one field set; the caller knows that the value fits."""
+    changes: dict[str, Any] = {key: value}
+    return replace(section, **changes)
 
 
 def _switch(reader: Reader, node: YamlNode, what: str) -> bool:

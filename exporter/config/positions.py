@@ -10,6 +10,8 @@ import difflib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
+from typing import Any
+
 import yaml
 
 from exporter.errors import InputError, Problem
@@ -154,8 +156,8 @@ class _Converter:
 
 def resolve_scalar(node: YamlNode, text: str) -> YamlNode:
     """A scalar with another text, its type read anew as YAML reads a plain scalar."""
-    resolver = yaml.SafeLoader("")
-    return replace(node, text=text, tag=str(resolver.resolve(yaml.ScalarNode, text, (True, False))))
+    loader: Any = yaml.SafeLoader("")
+    return replace(node, text=text, tag=str(loader.resolve(yaml.ScalarNode, text, (True, False))))
 
 
 def nearest(name: str, known: Collection[str]) -> str:

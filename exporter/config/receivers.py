@@ -118,7 +118,7 @@ class RouteConfig:
 
 @dataclass(frozen=True, slots=True)
 class InhibitRule:
-    """Mutes alerts that match `target` while one that matches `source` fires and has the same `equal` labels."""
+    """Mutes alerts that match `target` while one that matches `source` and has equal `equal` labels fires."""
 
     target: tuple[Matcher, ...]
     source: tuple[Matcher, ...]
@@ -174,7 +174,8 @@ class NotificationConfig:
 def read_notification(reader: Reader, root: YamlNode, entries: Mapping[str, YamlNode]) -> NotificationConfig:
     """What the notification keys of a configuration say, cross-references checked.
 
-    `entries` may hold route, receivers, inhibit_rules, time_intervals and mute_time_intervals; `root` is where a problem of the whole is reported.
+    `entries` may hold route, receivers, inhibit_rules, time_intervals and mute_time_intervals; `root` is
+    where a problem of the whole is reported.
     """
     intervals: tuple[TimeInterval, ...] = ()
     for key in ("time_intervals", "mute_time_intervals"):

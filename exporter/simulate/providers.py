@@ -1,7 +1,8 @@
 """The seven providers on one port: `/<provider>/...` in shape, with strict limits and faults on request.
 
-Control: POST, GET and DELETE /_control/faults, GET /_control/stats, POST and GET /_control/scenarios. A limit holds in every window: calls are
-logged by their arrival, and one too many is refused as the real provider refuses it.
+Control: POST, GET and DELETE /_control/faults, GET /_control/stats, POST and GET /_control/scenarios.
+A limit holds in every window: calls are logged by their arrival, and one too many is refused as the real
+provider refuses it.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ class ProviderSimulator:
             for name, provider in self._providers.items()
         }
 
-    async def _list_scenarios(self, request: web.Request) -> web.Response:
+    async def _list_scenarios(self, _: web.Request) -> web.Response:
         return _json({"scenarios": sorted(self._switches)})
 
     async def _switch_scenario(self, request: web.Request) -> web.Response:
@@ -165,7 +166,7 @@ class ProviderSimulator:
             wanted = await request.json()
         except ValueError:
             return _json(allowed, 400)
-        name, on = (wanted.get("name"), wanted.get("on")) if isinstance(wanted, dict) else (None, None)
+        name, on = (str(wanted.get("name")), wanted.get("on")) if isinstance(wanted, dict) else ("", None)
         if name not in self._switches or not isinstance(on, bool):
             return _json(allowed, 400)
         try:

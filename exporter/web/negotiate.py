@@ -34,7 +34,7 @@ class Offer:
     def content_type(self) -> str:
         """The header's value. Only versions that know escaping schemes name theirs."""
         if self.format is Format.TEXT_0:
-            return self.format.value
+            return str(self.format.value)
         return f"{self.format.value}; escaping={self.escaping.value}"
 
 

@@ -286,9 +286,9 @@ async def test_a_database_outage_is_told_and_loses_nothing(demo: Program, hook: 
     wait_for("the resolved webhook", lambda: hook.alerts("DatabaseConnectionLost", "resolved"), 60)
     stored = await rows(
         demo,
-        "select extract(epoch from s.ts)::float8 as t from quantum_samples s join quantum_series r on r.id = s.series_id"
-        " where r.name = 'quantum_snapshot_last_timestamp_seconds'"
-        f" and s.ts between to_timestamp({down - 5}) and to_timestamp({up}) order by 1",
+        "select extract(epoch from time)::float8 as t from quantum_metrics"
+        " where name = 'quantum_snapshot_last_timestamp_seconds'"
+        f" and time between to_timestamp({down - 5}) and to_timestamp({up}) order by 1",
     )
     times = [row["t"] for row in stored]
     expected = demo.query(f"quantum_snapshot_last_timestamp_seconds[{int(time.time() - down) + 5}s]")

@@ -47,7 +47,11 @@ def test_the_environment_is_read_without_a_file() -> None:
 
 def test_variables_expand_with_defaults(tmp_path: Path) -> None:
     """`${VAR}` is the value, `${VAR:-default}` the default where it is unset or empty."""
-    text = "global: {scrape_interval: '${EVERY:-20s}'}\ndatabase: {url: '${URL}'}\nquery:\n  max_samples: ${MOST:-7}\n"
+    text = (
+        "global: {scrape_interval: '${EVERY:-20s}'}\n"
+        "database: {url: '${URL}'}\n"
+        "query:\n  max_samples: ${MOST:-7}\n"
+    )
     config = load(tmp_path, text, URL="postgresql://x@y/z", EVERY="")
     assert (config.global_.scrape_interval_ms, config.database.url) == (20_000, "postgresql://x@y/z")
     assert config.query.max_samples == 7
@@ -56,7 +60,8 @@ def test_variables_expand_with_defaults(tmp_path: Path) -> None:
 def test_an_unset_variable_is_an_error_with_its_place(tmp_path: Path) -> None:
     """The message names the variable and shows how to give a default."""
     assert problems(tmp_path, "database:\n  url: ${NOWHERE}\n") == [
-        "config.yml:2:8: the environment variable NOWHERE is not set (allowed: a default, as in ${NAME:-value})"
+        "config.yml:2:8: the environment variable NOWHERE is not set"
+        " (allowed: a default, as in ${NAME:-value})"
     ]
 
 
