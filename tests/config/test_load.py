@@ -60,8 +60,10 @@ def test_variables_expand_with_defaults(tmp_path: Path) -> None:
 def test_an_unset_variable_is_an_error_with_its_place(tmp_path: Path) -> None:
     """The message names the variable and shows how to give a default."""
     assert problems(tmp_path, "database:\n  url: ${NOWHERE}\n") == [
-        "config.yml:2:8: the environment variable NOWHERE is not set"
-        " (allowed: a default, as in ${NAME:-value})"
+        (
+            "config.yml:2:8: the environment variable NOWHERE is not set"
+            " (allowed: a default, as in ${NAME:-value})"
+        )
     ]
 
 
