@@ -25,8 +25,8 @@ from exporter.promql.memo import EvaluationMemo, Observer
 from exporter.promql.parse import parse_expr
 from exporter.promql.plan import Node, Read, reads
 from exporter.promql.planner import Keys, Planner
-from exporter.promql.read import Reader, flattened
-from exporter.promql.source import SeriesSource
+from exporter.promql.read import Reader, column_reader, flattened
+from exporter.promql.source import SeriesSource, SizedSource
 from exporter.promql.values import InstantVector, Origin, RangeMatrix, Result, ScalarValue, StringValue, Value
 from exporter.promql.windows import ragged_spans, without_markers
 
@@ -75,7 +75,8 @@ class Engine:
         monotonic: Callable[[], float] | None = None,
         subquery_step_ms: int = 60_000,
     ) -> None:
-        self._source = source
+        self._columns = column_reader(source)
+        self._sized = source if isinstance(source, SizedSource) else None
         self._lookback_ms = lookback_delta_ms
         self._max_samples = max_samples
         self._timeout_s = timeout_s
@@ -99,6 +100,24 @@ class Engine:
         prepared = self.prepare(query) if isinstance(query, str) else query
         plan = prepared.plan(start_ms, end_ms, step_ms)
         return reads(plan, start_ms, end_ms, self._lookback_ms)
+
+    def estimate(self, query: str | Prepared, start_ms: int, end_ms: int, step_ms: int = 0) -> int | None:
+        """About how many samples and results an evaluation touches; None where that is not known at once.
+
+        Callers on an event loop evaluate what is small in place and send the rest to a thread: the way to
+        a thread and back costs more than a small query. Raises: QueryError as `prepare`.
+        """
+        if self._sized is None:
+            return None
+        prepared = self.prepare(query) if isinstance(query, str) else query
+        steps = 1 + (end_ms - start_ms) // step_ms if step_ms else 1
+        total = steps
+        for read in reads(prepared.plan(start_ms, end_ms, step_ms), start_ms, end_ms, self._lookback_ms):
+            size = self._sized.estimate(read.matchers, read.start_ms, read.end_ms)
+            if size is None:
+                return None
+            total += size * (1 + steps // 8)
+        return total
 
     def query(
         self,
@@ -181,7 +200,7 @@ class Engine:
         if steps is None:
             steps = Steps(np.zeros(1, np.int64), 1)
         return Evaluation(
-            Reader(self._source, self._lookback_ms if lookback_ms is None else lookback_ms),
+            Reader(self._columns, self._lookback_ms if lookback_ms is None else lookback_ms),
             steps,
             bounds or (steps.start_ms, steps.end_ms),
             Budget(self._max_samples, deadline, self._monotonic, cancel),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -28,24 +28,30 @@ from exporter.promql.windows import ragged_spans, ragged_windows
 _PIECE_CELLS = 1 << 21  # samples flattened at a time
 
 
+ReadColumns = Callable[[Sequence[Matcher], int, int], Columns]
+
+
+def column_reader(source: SeriesSource) -> ReadColumns:
+    """How to read the columns of a source, whichever form it gives."""
+    if isinstance(source, ColumnSource):
+        return source.columns
+    return lambda matchers, start_ms, end_ms: columns_of(source.select(matchers, start_ms, end_ms))
+
+
 class Reader:
     """Reads a source for one evaluation. `lookback_ms`: how far back an instant selector looks."""
 
-    __slots__ = ("_source", "lookback_ms")
+    __slots__ = ("_columns", "lookback_ms")
 
-    def __init__(self, source: SeriesSource, lookback_ms: int) -> None:
-        self._source = source
+    def __init__(self, columns: ReadColumns, lookback_ms: int) -> None:
+        self._columns = columns
         self.lookback_ms = lookback_ms
 
     def columns(
         self, matchers: Sequence[Matcher], start_ms: int, end_ms: int, *, flat: bool = False
     ) -> Columns:
         """Samples with start_ms <= ts <= end_ms; `flat`: no grids."""
-        source = self._source
-        if isinstance(source, ColumnSource):
-            columns = source.columns(matchers, start_ms, end_ms)
-        else:
-            columns = columns_of(source.select(matchers, start_ms, end_ms))
+        columns = self._columns(matchers, start_ms, end_ms)
         return flattened(columns) if flat else columns
 
     def steps_as_range(

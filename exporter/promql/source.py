@@ -36,6 +36,14 @@ class ColumnSource(Protocol):
         """As `select`, without a copy where series share their timestamps."""
 
 
+@runtime_checkable
+class SizedSource(Protocol):
+    """A source that knows beforehand how much a read would touch."""
+
+    def estimate(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> int | None:
+        """About how many samples a read would give; None where that is not known at once."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Resets:
     """Falls of values: `rows` and `cols` (E,) of the sample after each fall, `amounts` (E,) before it."""

@@ -124,25 +124,23 @@ class RangeMatrix:
     def to_json_bytes(self) -> bytes:
         """`to_json` as JSON text."""
         metrics = _metrics(self.labels, self.origin)
-        heads = [f'[{api_seconds(at)},"' for at in self.ts_ms.tolist()]
+        heads = [f'[{api_seconds(at)},"%s"]' for at in self.ts_ms.tolist()]
         texts = api_floats(self.values.ravel())
         steps = len(heads)
+        every = ",".join(heads)  # one formatting for a whole series where it has a sample at every step
         out = []
         for position, metric in enumerate(metrics):
             if self.offsets is not None:
                 lo, hi = int(self.offsets[position]), int(self.offsets[position + 1])
-                points = map(str.__add__, heads[lo:hi], texts[lo:hi])
+                points = ",".join(heads[lo:hi]) % tuple(texts[lo:hi])
             else:
                 own = texts[position * steps : (position + 1) * steps]
                 if self.present is None or bool(self.present[position].all()):
-                    points = map(str.__add__, heads, own)
+                    points = every % tuple(own)
                 else:
                     held = np.flatnonzero(self.present[position]).tolist()
-                    points = map(str.__add__, [heads[i] for i in held], [own[i] for i in held])
-            body = '"],'.join(points)
-            out.append(
-                f'{{"metric":{metric},"values":[{body}"]]}}' if body else f'{{"metric":{metric},"values":[]}}'
-            )
+                    points = ",".join([heads[i] for i in held]) % tuple([own[i] for i in held])
+            out.append(f'{{"metric":{metric},"values":[{points}]}}')
         return _encoded(f"[{','.join(out)}]")
 
 

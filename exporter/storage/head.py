@@ -158,6 +158,23 @@ class MemoryStorage:
                 return Columns(EMPTY_SET, (), ())
             return read_columns(selection, self._blocks, self._loose, start_ms, end_ms, self._index.size)
 
+    def estimate(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> int | None:
+        """About how many samples a read would give; None before the selection was read once."""
+        with self._lock:
+            known = self._selections.get(tuple(matchers))
+            if known is None:
+                return None
+            rows = 1
+            for block in self._blocks:
+                found = 0
+                for chunk in block.chunks:
+                    if chunk.count and chunk.last_ms >= start_ms and chunk.first_ms <= end_ms:
+                        span = max(1, chunk.last_ms - chunk.first_ms)
+                        share = (min(end_ms, chunk.last_ms) - max(start_ms, chunk.first_ms)) / span
+                        found += 1 + int(chunk.count * share)
+                rows = max(rows, found)
+            return rows * len(known[1].refs)
+
     def select(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> SeriesBlock:
         """Samples with start_ms <= ts <= end_ms of the series that satisfy every matcher, in label order.
 

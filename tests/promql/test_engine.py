@@ -440,6 +440,14 @@ class TestSharing:
             ('__name__="d"', -293_000, 7000),
         ]
 
+    def test_estimate(self) -> None:
+        """The size of a query is told once its selection is known."""
+        engine = Engine(by_rows(catalogue()))
+        assert engine.estimate("sum(rate(level[5m]))", END, END) is None
+        engine.query("level", END)
+        assert 20 * 20 <= (engine.estimate("sum(rate(level[5m]))", END, END) or 0) <= 20 * 25
+        assert Engine(Blocks(catalogue())).estimate("level", END, END) is None
+
     def test_threads(self) -> None:
         """Many threads may ask one engine while samples arrive."""
         storage = MemoryStorage()
