@@ -167,6 +167,8 @@ class _Instrument:
         self._children: list[Any] | None = None
         self._rows: dict[tuple[str, ...], tuple[SeriesKey, ...]] = {}
         self._layout: Layout | None = None
+        # label names sorted once, with the place of each one's value
+        self._order = sorted((name, at) for at, name in enumerate(instrument._labelnames))
 
     @property
     def collector(self) -> object:
@@ -195,14 +197,11 @@ class _Instrument:
 
     def _renew(self, children: list[Any]) -> Layout:
         instrument = self._instrument
-        names = instrument._labelnames
         rows: dict[tuple[str, ...], tuple[SeriesKey, ...]] = {}
         for child in children:
             values = child._labelvalues
             known = self._rows.get(values)
-            rows[values] = (
-                known if known is not None else tuple(self._keys(list(zip(names, values, strict=True))))
-            )
+            rows[values] = known if known is not None else self._keys(self._pairs(values))
         self._rows = rows
         return Layout(
             instrument._name,
@@ -213,7 +212,10 @@ class _Instrument:
             starts_at_zero=not isinstance(instrument, Gauge),
         )
 
-    def _keys(self, labels: list[tuple[str, str]]) -> Iterable[SeriesKey]:
+    def _pairs(self, values: tuple[str, ...]) -> Pairs:
+        return tuple((name, values[at]) for name, at in self._order)
+
+    def _keys(self, pairs: Pairs) -> tuple[SeriesKey, ...]:
         raise NotImplementedError
 
     def _prepare(self, children: list[Any]) -> None:
@@ -225,13 +227,13 @@ class _ScalarSource(_Instrument):
 
     def __init__(self, instrument: Any, suffix: str) -> None:
         super().__init__(instrument)
-        self._suffix = suffix
+        self._name: str = instrument._name + suffix
         self._values: list[Any] = []
         self._dicts: list[dict[str, Any]] = []
         self._is_gauge = isinstance(instrument, Gauge)
 
-    def _keys(self, labels: list[tuple[str, str]]) -> Iterable[SeriesKey]:
-        yield self._instrument._name + self._suffix, tuple(sorted(labels))
+    def _keys(self, pairs: Pairs) -> tuple[SeriesKey, ...]:
+        return ((self._name, pairs),)
 
     def _prepare(self, children: list[Any]) -> None:
         self._values = [child._value for child in children]
@@ -251,8 +253,7 @@ class _ScalarSource(_Instrument):
 
 
 class _SummarySource(_Instrument):
-    def _keys(self, labels: list[tuple[str, str]]) -> Iterable[SeriesKey]:
-        pairs = tuple(sorted(labels))
+    def _keys(self, pairs: Pairs) -> tuple[SeriesKey, ...]:
         name = self._instrument._name
         return (name + "_count", pairs), (name + "_sum", pairs)
 
@@ -274,17 +275,20 @@ class _HistogramSource(_Instrument):
         self._bounds: list[str] = [floatToGoString(bound) for bound in instrument._upper_bounds]  # type: ignore[no-untyped-call]
         # a sum over values that may be negative is no counter: the library leaves it out, and so do we
         self._has_sum: bool = instrument._upper_bounds[0] >= 0
+        self._bound_pairs = [("le", bound) for bound in self._bounds]
+        self._le_at = sum(name < "le" for name, _ in self._order)
+        name = instrument._name
+        self._bucket, self._count, self._sum = f"{name}_bucket", f"{name}_count", f"{name}_sum"
         self._buckets: list[Any] = []
         self._sums: list[Any] = []
 
-    def _keys(self, labels: list[tuple[str, str]]) -> Iterable[SeriesKey]:
-        name = self._instrument._name
-        for bound in self._bounds:
-            yield name + "_bucket", tuple(sorted([*labels, ("le", bound)]))
-        pairs = tuple(sorted(labels))
-        yield name + "_count", pairs
+    def _keys(self, pairs: Pairs) -> tuple[SeriesKey, ...]:
+        before, after = pairs[: self._le_at], pairs[self._le_at :]
+        keys = [(self._bucket, (*before, bound, *after)) for bound in self._bound_pairs]
+        keys.append((self._count, pairs))
         if self._has_sum:
-            yield name + "_sum", pairs
+            keys.append((self._sum, pairs))
+        return tuple(keys)
 
     def _prepare(self, children: list[Any]) -> None:
         self._buckets = list(chain.from_iterable(child._buckets for child in children))

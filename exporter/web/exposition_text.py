@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -63,17 +64,29 @@ def _as_value(char: str, at: int, label: bool) -> str:
 def line_prefix(name: str, pairs: Pairs, offer: Offer) -> str:
     """A sample line up to and with the blank before its value."""
     escaping = offer.escaping
-    parts = []
-    shown = escape_name(name, escaping)
+    shown, inside = _metric_text(name, escaping)
+    if not pairs and not inside:
+        return f"{shown} "
+    parts = [_label_text(label, escaping) + quoted(value) for label, value in pairs]
+    if inside:
+        parts.insert(0, inside)
+    return f"{shown}{{{','.join(parts)}}} "
+
+
+@lru_cache(maxsize=4096)
+def _metric_text(name: str, escaping: Escaping) -> tuple[str, str]:
+    """What stands before the braces, and what first inside them: {"my.metric", label="value"}."""
     if escaping is Escaping.ALLOW_UTF8 and _METRIC_NAME.fullmatch(name) is None:
-        parts.append(quoted(name))  # {"my.metric", label="value"}
-        shown = ""
-    for label, value in pairs:
-        own = escape_name(label, escaping, label=True)
-        if escaping is Escaping.ALLOW_UTF8 and _LABEL_NAME.fullmatch(label) is None:
-            own = quoted(label)
-        parts.append(f"{own}={quoted(value)}")
-    return f"{shown}{{{','.join(parts)}}} " if parts else f"{shown} "
+        return "", quoted(name)
+    return escape_name(name, escaping), ""
+
+
+@lru_cache(maxsize=4096)
+def _label_text(label: str, escaping: Escaping) -> str:
+    """A label name as it is written, with the equals sign."""
+    if escaping is Escaping.ALLOW_UTF8 and _LABEL_NAME.fullmatch(label) is None:
+        return f"{quoted(label)}="
+    return f"{escape_name(label, escaping, label=True)}="
 
 
 def value_texts(values: Float64s) -> list[str]:
