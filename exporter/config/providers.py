@@ -98,7 +98,9 @@ def _read_builtin(
     if "limits" in entries:
         spec = replace(spec, limits=override_limits(spec.limits, _read_limits(reader, entries["limits"])))
     if "plan" in entries:
-        plan = reader.choice(entries["plan"], "plan", ("", *spec.plans))
+        if not spec.plans:
+            reader.problem(entries["plan"], f'provider "{spec.name}" has no plans')
+        plan = reader.choice(entries["plan"], "plan", ("", *spec.plans)) if spec.plans else None
         if plan:
             chosen = spec.plans.get(plan)
             if chosen is not None:
@@ -132,6 +134,10 @@ def _read_settings(
     if key and any(ord(character) < 32 or ord(character) > 126 for character in key):
         reader.problem(entries["api_key"], "api_key holds a character that no header may hold")
         key = ""
+    if key and not spec.auth.header:
+        reader.problem(
+            entries["api_key"], f'provider "{spec.name}" takes no key (declare auth for one that does)'
+        )
     config = _settled(spec, enabled, key.strip() if key is not None else _key_of(spec, environ))
     if "interval" in entries:
         interval = reader.duration_ms(entries["interval"], "interval", minimum_ms=1000)

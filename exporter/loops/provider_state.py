@@ -1,6 +1,6 @@
 """What the polled providers said last, as gauges computed when asked.
 
-A reading older than its `max_age_s` is not shown any more: the series of a provider that fails ends instead
+A reading older than three intervals is not shown any more: the series of a provider that fails ends instead
 of standing still. The age of the data goes on counting. PURE but for prometheus_client's families.
 """
 
@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from exporter.providers.results import Declared, Models, OnChain, Quote, Quotes, Result, Sentiment
 
 _SPREAD_MAX_AGE_MS = 300_000
+_AGES = 3.0
 _PROVIDER = ("provider",)
 _MARKET = {
     "quantum_btc_price_usd": "Price of one bitcoin, as the provider says.",
@@ -28,6 +29,7 @@ _MARKET = {
     "quantum_market_social_dominance_ratio": "Share of Bitcoin in all social activity about coins, 0 to 1.",
     "quantum_ai_models": "Models that the key may use.",
     "quantum_provider_data_age_seconds": "Time since the provider made the data that it gave last.",
+    "quantum_provider_poll_interval_seconds": "Time between two polls of the provider's data.",
     "quantum_provider_up": "Whether the last poll of the provider succeeded.",
 }
 _ONCHAIN: Mapping[str, tuple[str, Callable[[OnChain], float]]] = {
@@ -60,11 +62,11 @@ _ONCHAIN: Mapping[str, tuple[str, Callable[[OnChain], float]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The last answer of one endpoint; times are Unix milliseconds."""
+    """The last answer of one endpoint; times are Unix milliseconds, `interval_s` is between two polls."""
 
     result: Result
     received_ms: int
-    max_age_s: float
+    interval_s: float
 
     @property
     def updated_ms(self) -> int:
@@ -113,9 +115,10 @@ class ProviderState:
         for (provider, _), reading in self._oldest():
             age_s = max(0, now_ms - reading.updated_ms) / 1000
             yield "quantum_provider_data_age_seconds", provider, age_s
+            yield "quantum_provider_poll_interval_seconds", provider, reading.interval_s
         prices: dict[str, float] = {}
         for (provider, _), reading in self._readings.items():
-            if now_ms - reading.received_ms > reading.max_age_s * 1000:
+            if now_ms - reading.received_ms > _AGES * reading.interval_s * 1000:
                 continue
             quote = _quote(reading.result)
             if quote is not None:

@@ -24,7 +24,6 @@ from exporter.providers.spec import Endpoint
 _log = logging.getLogger(__name__)
 _LIMITS_EVERY_S = 6 * 3600.0
 _MAX_DEADLINE_S = 20.0
-_AGES = 3.0
 _OWN_LIMITS = (ApiErrorKind.DEADLINE, ApiErrorKind.QUEUE_FULL)
 
 
@@ -151,7 +150,7 @@ class ProviderPoller:
             return
         self._polls.labels(name, "success").inc()
         if answer.result is not None:
-            reading = Reading(answer.result, self._clock.now_ms(), _AGES * interval_s)
+            reading = Reading(answer.result, self._clock.now_ms(), interval_s)
             self.state.succeeded(name, endpoint.name, reading)
         since = self._down_since.get(name)
         if since is not None and self.state.is_up(name):

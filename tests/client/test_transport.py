@@ -90,7 +90,11 @@ async def test_a_request_carries_parameters_key_and_user_agent(
 @pytest.mark.parametrize(
     ("body", "encoding"),
     [(gzip.compress(b"hello"), "gzip"), (zlib.compress(b"hello"), "deflate"), (b"hello", "identity")],
-    ids=["gzip", "deflate", "identity"],  # gzip's bytes hold the time, and the workers must agree on the names
+    ids=[
+        "gzip",
+        "deflate",
+        "identity",
+    ],  # gzip's bytes hold the time, and the workers must agree on the names
 )
 async def test_compressed_bodies_are_read(
     server: Server, transport: AiohttpTransport, body: bytes, encoding: str

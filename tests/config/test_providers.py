@@ -79,6 +79,7 @@ def test_any_other_api_is_declared() -> None:
 weather:
   base_url: https://weather.test
   api_key: k
+  auth: {header: X-Key}
   limits: {hour: 10}
   interval: 10m
   endpoints: {now: {path: /now, poll: true, metrics: [{metric: weather_celsius, path: t}]}}
@@ -96,6 +97,8 @@ weather:
         ("{kraken: {enabld: true}}", 'quantum.yml:1:11: unknown key "enabld"'),
         ("{kraken: {limits: {minute: many}}}", "must be a whole number"),
         ("{kraken: {interval: 10ms}}", "interval must be at least 1000 ms"),
+        ("{kraken: {plan: pro}}", 'provider "kraken" has no plans'),
+        ("{kraken: {api_key: abc}}", 'provider "kraken" takes no key'),
         ("{coingecko: {plan: gold}}", 'plan must not be "gold"'),
         ('{openai: {api_key: "a\\nb"}}', "no header may hold"),
         ("{mine: {enabled: true}}", 'provider "mine" needs a base_url'),

@@ -104,6 +104,7 @@ async def test_a_poll_sets_the_gauges() -> None:
         shutdown = world.value("quantum_ai_model_shutdown_timestamp_seconds", "openai", model="b")
         assert shutdown == 1_800_000_000
         assert world.value("quantum_provider_data_age_seconds", "blockchain") == 30.0
+        assert world.value("quantum_provider_poll_interval_seconds", "blockchain") == 60.0
         assert world.value("quantum_provider_up") == 1
         spread = world.registry.get_sample_value("quantum_btc_price_spread_ratio")
         assert spread == pytest.approx(1000 / 60_600)
