@@ -7,6 +7,7 @@ Source: Prometheus' util/annotations texts.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 from exporter.promql.floats import general_float
@@ -75,13 +76,29 @@ def maybe_no_counter(name: str, start: int) -> Note:
     return Note(Level.INFO, text, start)
 
 
-def forced_monotonic(name: str, start: int) -> Note:
-    """Buckets that fell where they must not."""
+def forced_monotonic(
+    name: str, bounds: tuple[float, float], most: float, count: int, times_ms: tuple[int, int], start: int
+) -> Note:
+    """Buckets that fell where they must not: between which bounds, by how much, how often, when."""
     text = (
         "input to histogram_quantile needed to be fixed for monotonicity "
         "(see https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)"
     )
-    return Note(Level.INFO, _for_metric(text, name), start)
+    low, high = map(general_float, bounds)
+    first, last = map(_utc, times_ms)
+    detail = (
+        f", from buckets {low} to {high}, with a max diff of {most:.2g}, "
+        f"over {count} samples from {first} to {last}"
+    )
+    return Note(Level.INFO, _for_metric(text, name) + detail, start)
+
+
+def _utc(ts_ms: int) -> str:
+    """RFC 3339 in UTC, fractions without trailing zeros."""
+    seconds, ms = divmod(ts_ms, 1000)
+    when = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+    fraction = f".{ms:03d}".rstrip("0") if ms else ""
+    return f"{when:%Y-%m-%dT%H:%M:%S}{fraction}Z"
 
 
 def incompatible_types(op: str, start: int) -> Note:

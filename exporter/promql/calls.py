@@ -240,8 +240,10 @@ def _quantile_of(evaluation: Evaluation, matrix: StepMatrix, quantiles: Float64s
     result, levelled = evaluate_histograms(
         matrix, lambda bounds, counts, steps: bucket_quantile(quantiles[steps], bounds, counts)
     )
-    for labels in levelled:
-        evaluation.note(notes.forced_monotonic(labels.name, arg.start))
+    ts_ms = evaluation.steps.ts_ms
+    for name, known in levelled.items():
+        bounds, times = (known.lowest, known.highest), (int(ts_ms[known.first]), int(ts_ms[known.last]))
+        evaluation.note(notes.forced_monotonic(name, bounds, known.most, known.count, times, arg.start))
     return result
 
 

@@ -8,7 +8,7 @@ from threading import RLock
 
 import numpy as np
 
-from exporter.model.labels import LabelSet, Matcher
+from exporter.model.labels import METRIC_NAME, LabelSet, Matcher, MatchOp
 from exporter.model.samples import Float64s, Int64s, SampleBatch, SeriesBlock
 from exporter.promql.seriesset import EMPTY_SET, SeriesSet
 from exporter.promql.source import Columns
@@ -24,6 +24,7 @@ _SETTLE_SERIES = 64  # as many loose series at the same times are worth a block
 _SETTLE_SAMPLES = 10_000  # loose samples that make it worth looking
 _SELECTIONS = 1024
 _ROUTES = 256
+_BIRTHS = 200  # births tried against a kept selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +79,12 @@ class MemoryStorage:
         self._last_ms: Int64s = np.zeros(0, np.int64)
         self._home: np.ndarray[tuple[int], np.dtype[np.int32]] = np.zeros(0, np.int32)
         self._routes: dict[int, _Route] = {}
-        self._selections: dict[tuple[Matcher, ...], tuple[int, Selection]] = {}
+        self._selections: dict[tuple[Matcher, ...], Selection] = {}
         self._floor_ms = _NEVER  # truncated before this
         self._newest_ms: int | None = None
         self._samples = 0
         self._dead: list[int] = []
+        self._born: dict[str, list[LabelSet]] = {}  # by metric name, since the last read
         self._row = _PendingRow()
 
     # -- writing ------------------------------------------------------------------------------------
@@ -161,7 +163,7 @@ class MemoryStorage:
     def estimate(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> int | None:
         """About how many samples a read would give; None before the selection was read once."""
         with self._lock:
-            known = self._selections.get(tuple(matchers))
+            known = None if self._born else self._selections.get(tuple(matchers))
             if known is None:
                 return None
             rows = 1
@@ -173,7 +175,7 @@ class MemoryStorage:
                         share = (min(end_ms, chunk.last_ms) - max(start_ms, chunk.first_ms)) / span
                         found += 1 + int(chunk.count * share)
                 rows = max(rows, found)
-            return rows * len(known[1].refs)
+            return rows * len(known.refs)
 
     def select(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> SeriesBlock:
         """Samples with start_ms <= ts <= end_ms of the series that satisfy every matcher, in label order.
@@ -270,19 +272,19 @@ class MemoryStorage:
                 self._last_ms = np.concatenate([self._last_ms, np.full(room, _NEVER, np.int64)])
                 self._home = np.concatenate([self._home, np.full(room, -1, np.int32)])
             self._first_ms[ref], self._last_ms[ref], self._home[ref] = 2**62, _NEVER, -1
-            self._forget_selections(labels)
+            self._born.setdefault(labels.name, []).append(labels)
         return ref
 
-    def _forget_selections(self, born: LabelSet) -> None:
-        """Drop the selections that a new series belongs to; the others stay as they are."""
-        values = dict(born.pairs)
-        hit = [
-            matchers
-            for matchers in self._selections
-            if all(matcher.matches(values.get(matcher.name, "")) for matcher in matchers)
-        ]
-        for matchers in hit:
-            del self._selections[matchers]
+    def _forget_selections(self) -> None:
+        """Drop the selections that series born since the last read belong to; the others stay."""
+        born, self._born = self._born, {}
+        everyone = [labels for group in born.values() for labels in group]
+        for matchers in list(self._selections):
+            name = next((m.value for m in matchers if m.name == METRIC_NAME and m.op is MatchOp.EQUAL), None)
+            candidates = everyone if name is None else born.get(name, ())
+            # Trying many births costs more than selecting again.
+            if len(candidates) > _BIRTHS or any(_matches(matchers, labels) for labels in candidates):
+                del self._selections[matchers]
 
     def _stale(self, route: _Route) -> bool:
         """Whether series of the route were dropped since; routes are cleared with them."""
@@ -415,9 +417,11 @@ class MemoryStorage:
             self._loose.append(ref, ts_ms, value)
 
     def _select(self, matchers: tuple[Matcher, ...]) -> Selection:
+        if self._born:
+            self._forget_selections()
         known = self._selections.get(matchers)
         if known is not None:
-            return known[1]
+            return known
         refs = self._index.select(matchers)
         labels = [self._index.labels(ref) for ref in refs.tolist()]
         order = sorted(range(len(labels)), key=[own.pairs for own in labels].__getitem__)
@@ -426,7 +430,7 @@ class MemoryStorage:
         )
         if len(self._selections) >= _SELECTIONS:
             self._selections.pop(next(iter(self._selections)))
-        self._selections[matchers] = (self._index.generation, selection)
+        self._selections[matchers] = selection
         return selection
 
     def _within(self, refs: Int64s, start_ms: int, end_ms: int) -> Int64s:
@@ -455,6 +459,10 @@ class MemoryStorage:
         free = dead[~np.isin(dead, np.concatenate(named))] if named else dead
         self._index.free(free.tolist())
         self._dead = dead[np.isin(dead, free, invert=True)].tolist()
+
+
+def _matches(matchers: Sequence[Matcher], labels: LabelSet) -> bool:
+    return all(matcher.matches(labels.get(matcher.name)) for matcher in matchers)
 
 
 class _PendingRow:

@@ -292,6 +292,19 @@ class TestResults:
         assert note.startswith("PromQL info: metric might not be a counter, name does not end in ")
         assert note.endswith('_total/_sum/_count/_bucket: "up" (2:7)')
 
+    def test_levelled_buckets_are_told(self) -> None:
+        """Falling bucket counts are named with bounds, greatest fall, number and times."""
+        storage = MemoryStorage()
+        for at, counts in ((1000, (1, 5, 3, 6)), (2500, (1, 4, 4, 3))):
+            for bound, count in zip(("0.1", "1", "10", "+Inf"), counts, strict=True):
+                storage.append({"__name__": "lat_bucket", "le": bound}, at, count)
+        (note,) = Engine(storage).query_range("histogram_quantile(0.5, lat_bucket)", 1000, 2500, 1500).infos
+        assert note.startswith("PromQL info: input to histogram_quantile needed to be fixed for monotonicity")
+        assert note.endswith(
+            'for metric name "lat_bucket", from buckets 10 to +Inf, with a max diff of 2, '
+            "over 2 samples from 1970-01-01T00:00:01Z to 1970-01-01T00:00:02.5Z (1:25)"
+        )
+
 
 class TestLimits:
     """Every limit ends a query with an error of its kind."""

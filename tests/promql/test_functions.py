@@ -107,8 +107,8 @@ class TestHistograms:
     bounds = np.array([0.1, 1.0, 10.0, INF])
 
     def quantile(self, quantile: float, *counts: float) -> tuple[float, bool]:
-        value, levelled = bucket_quantile(np.array([quantile]), self.bounds, np.array(counts)[:, None])
-        return float(value[0]), bool(levelled[0])
+        value, falls = bucket_quantile(np.array([quantile]), self.bounds, np.array(counts)[:, None])
+        return float(value[0]), falls is not None and bool(falls.there[0])
 
     def test_interpolation(self) -> None:
         """Linear inside a bucket, from 0 in the first, the last finite bound beyond it."""

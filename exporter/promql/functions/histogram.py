@@ -50,7 +50,6 @@ def histograms(series: SeriesSet) -> Histograms:
 
 def _histograms(series: SeriesSet) -> Histograms:
     known: dict[tuple[tuple[str, str], ...], list[tuple[float, int]]] = {}
-    drop: dict[tuple[tuple[str, str], ...], bool] = {}
     bad = []
     bounds: dict[str, float | None] = {}
     for position, labels in enumerate(series.labels):
@@ -74,7 +73,6 @@ def _histograms(series: SeriesSet) -> Histograms:
         rows = np.array([positions for _, positions in members], np.intp).T
         groups = np.array([number for number, _ in members], np.intp)
         made.append(Shape(distinct, rows, parts, groups))
-    del drop
     labels_of = tuple(LabelSet(key) for key in known)
     return Histograms(SeriesSet(labels_of, True), tuple(made), tuple(bad))
 
@@ -89,91 +87,114 @@ def parse_bound(text: str) -> float | None:
         return None
 
 
-Evaluate = Callable[[Float64s, Float64s, Ints], tuple[Float64s, Bools]]
+@dataclass(frozen=True, slots=True, eq=False)
+class Falls:
+    """Where counts fell and were levelled, for W histograms: whether, the lowest and the greatest bound
+    (W,) of such buckets, and by how much at most."""
+
+    there: Bools
+    lowest: Float64s
+    highest: Float64s
+    most: Float64s
 
 
-def evaluate_histograms(matrix: StepMatrix, evaluate: Evaluate) -> tuple[StepMatrix, list[LabelSet]]:
+@dataclass(slots=True)
+class Levelled:
+    """What was levelled in the histograms of one metric: bounds, greatest fall, how often, at which steps."""
+
+    lowest: float = np.inf
+    highest: float = -np.inf
+    most: float = 0.0
+    count: int = 0
+    first: int = 2**62
+    last: int = -1
+
+
+Evaluate = Callable[[Float64s, Float64s, Ints], tuple[Float64s, Falls | None]]
+
+
+class _Results:
+    """Values of H histograms at T steps, filled shape by shape."""
+
+    def __init__(self, series: SeriesSet, steps: int) -> None:
+        self.series = series
+        self.values = np.zeros((len(series), steps))
+        self.present = np.zeros(self.values.shape, np.bool_)
+        self.levelled: dict[str, Levelled] = {}
+
+    def put(self, groups: Ints, steps: Ints, values: Float64s, falls: Falls | None) -> None:
+        """Results of the histograms `groups` (W,) at `steps` (W,)."""
+        self.values[groups, steps] = values
+        self.present[groups, steps] = True
+        if falls is None:
+            return
+        for place in np.flatnonzero(falls.there).tolist():
+            known = self.levelled.setdefault(self.series.labels[int(groups[place])].name, Levelled())
+            known.lowest = min(known.lowest, float(falls.lowest[place]))
+            known.highest = max(known.highest, float(falls.highest[place]))
+            known.most = max(known.most, float(falls.most[place]))
+            known.count += 1
+            known.first = min(known.first, int(steps[place]))
+            known.last = max(known.last, int(steps[place]))
+
+
+def evaluate_histograms(matrix: StepMatrix, evaluate: Evaluate) -> tuple[StepMatrix, dict[str, Levelled]]:
     """A value of every histogram at every step.
 
-    `evaluate(bounds (B,), counts (B, W), steps (W,))` gives values (W,) and where falls were levelled.
-    Returns the matrix and the label sets of histograms with levelled falls.
+    `evaluate(bounds (B,), counts (B, W), steps (W,))` gives values (W,) and what was levelled. Returns the
+    matrix and what was levelled by metric name.
     """
     found = histograms(matrix.series)
     steps = matrix.values.shape[1]
-    out = np.zeros((len(found.series), steps))
-    present = np.zeros(out.shape, np.bool_)
-    forced: dict[int, None] = {}
+    results = _Results(found.series, steps)
     for shape in found.shapes:
         counts = matrix.values[shape.rows]  # (R, H, T)
-        there = None if matrix.present is None else matrix.present[shape.rows]
-        if there is not None and bool(there.all()):
-            there = None
+        there: Bools = np.ones(counts.shape, np.bool_)
+        if matrix.present is not None:
+            there = matrix.present[shape.rows]
+        whole: Bools = np.logical_and.reduce(there, axis=0)
         if len(shape.bounds) != len(shape.rows):
-            _ragged_parts(shape, counts, there, evaluate, out, present, forced)
-            continue
-        which = np.broadcast_to(np.arange(steps), counts.shape[1:])
-        whole: Bools = np.ones(counts.shape[1:], np.bool_)
-        if there is not None:
-            whole = np.logical_and.reduce(there, axis=0)
-        flat = counts[:, whole] if there is not None else counts.reshape(len(counts), -1)
-        values, levelled = evaluate(shape.bounds, flat, which[whole])
-        at = np.zeros(counts.shape[1:])
-        at[whole] = values
-        out[shape.groups] = at
-        present[shape.groups] = whole
-        if bool(levelled.any()):
-            rows = np.zeros(counts.shape[1:], np.bool_)
-            rows[whole] = levelled
-            forced.update(dict.fromkeys(shape.groups[rows.any(axis=1)].tolist()))
-        if there is not None:
-            _ragged_parts(shape, counts, there, evaluate, out, present, forced, done=whole)
-    labels = [found.series.labels[number] for number in forced]
-    return StepMatrix(found.series, out, None if bool(present.all()) else present), labels
+            whole = np.zeros(whole.shape, np.bool_)
+        members, at = np.nonzero(whole)
+        if len(members):
+            values, falls = evaluate(shape.bounds, counts[:, members, at], at)
+            results.put(shape.groups[members], at, values, falls)
+        _odd_ones(shape, counts, there, whole, evaluate, results)
+    present = None if bool(results.present.all()) else results.present
+    return StepMatrix(found.series, results.values, present), results.levelled
 
 
-def _ragged_parts(
+def _odd_ones(
     shape: Shape,
     counts: Float64s,
-    there: Bools | None,
+    there: Bools,
+    done: Bools,
     evaluate: Evaluate,
-    out: Float64s,
-    present: Bools,
-    forced: dict[int, None],
-    done: Bools | None = None,
+    results: _Results,
 ) -> None:
     """Histograms with repeated bounds or missing buckets, one at a time."""
-    _, members, steps = counts.shape
-    for member in range(members):
-        for step in range(steps):
-            if done is not None and done[member, step]:
-                continue
-            held = np.ones(len(counts), np.bool_) if there is None else there[:, member, step]
-            if not bool(held.any()):
-                continue
-            parts, cells = shape.parts[held], counts[held, member, step]
-            used, places = np.unique(parts, return_inverse=True)
-            merged = np.zeros(len(used))
-            np.add.at(merged, places, cells)
-            values, levelled = evaluate(shape.bounds[used], merged[:, None], np.array([step]))
-            number = int(shape.groups[member])
-            out[number, step] = values[0]
-            present[number, step] = True
-            if bool(levelled[0]):
-                forced[number] = None
+    left: Bools = np.logical_or.reduce(there, axis=0) & ~done
+    for member, step in np.argwhere(left).tolist():
+        held = there[:, member, step]
+        used, places = np.unique(shape.parts[held], return_inverse=True)
+        merged = np.zeros(len(used))
+        np.add.at(merged, places, counts[held, member, step])
+        at = np.array([step])
+        values, falls = evaluate(shape.bounds[used], merged[:, None], at)
+        results.put(shape.groups[member : member + 1], at, values, falls)
 
 
-def bucket_quantile(quantiles: Float64s, bounds: Float64s, counts: Float64s) -> tuple[Float64s, Bools]:
-    """Quantiles (W,) of histograms counts (B, W), linear inside a bucket; where falls were levelled."""
+def bucket_quantile(quantiles: Float64s, bounds: Float64s, counts: Float64s) -> tuple[Float64s, Falls | None]:
+    """Quantiles (W,) of histograms counts (B, W), linear inside a bucket; what falls were levelled."""
     windows = counts.shape[1]
-    never = np.zeros(windows, np.bool_)
     result = np.where(quantiles < 0, -np.inf, np.where(quantiles > 1, np.inf, np.nan))
     if not len(bounds) or bounds[-1] != np.inf:
-        return np.where((quantiles < 0) | (quantiles > 1), result, np.nan), never
+        return np.where((quantiles < 0) | (quantiles > 1), result, np.nan), None
     inside = (quantiles >= 0) & (quantiles <= 1)
     if len(bounds) < 2:
-        return result, never
+        return result, None
     with np.errstate(all="ignore"):
-        counts, levelled = _monotonic(counts)
+        counts, falls = _monotonic(bounds, counts)
         total = counts[-1]
         rank = quantiles * total
         # The first bucket whose count reaches the rank, the last one left out.
@@ -188,41 +209,46 @@ def bucket_quantile(quantiles: Float64s, bounds: Float64s, counts: Float64s) -> 
         value = np.where(bucket == len(bounds) - 1, bounds[-2], value)
         value = np.where((bucket == 0) & (bounds[0] <= 0), bounds[0], value)
         value = np.where(total == 0, np.nan, value)
-    return np.where(inside, value, result), levelled & inside & (total != 0)
+    if falls is not None:
+        there = falls.there & inside & (total != 0)
+        falls = Falls(there, falls.lowest, falls.highest, falls.most)
+    return np.where(inside, value, result), falls
 
 
-def _monotonic(counts: Float64s) -> tuple[Float64s, Bools]:
+def _monotonic(bounds: Float64s, counts: Float64s) -> tuple[Float64s, Falls | None]:
     """Counts (B, W) that never fall: rounding differences levelled silently, others told about."""
     windows = counts.shape[1]
-    levelled = np.zeros(windows, np.bool_)
     differences = counts[1:] - counts[:-1]
     suspicious = differences < _TOLERANCE * 2 * np.abs(counts[1:])
     suspicious &= differences != 0
     if not bool(suspicious.any()):
-        return counts, levelled
+        return counts, None
     fixed = counts.copy()
     previous = fixed[0].copy()
-    for row in fixed[1:]:
+    there = np.zeros(windows, np.bool_)
+    lowest, highest, most = np.full(windows, np.inf), np.full(windows, -np.inf), np.zeros(windows)
+    for bound, row in zip(bounds[1:].tolist(), fixed[1:], strict=True):
         size = np.abs(previous) + np.abs(row)
         apart = np.abs(previous - row)
         tiny = (previous == 0) | (row == 0) | (size < _MIN_NORMAL)
         equal = np.where(tiny, apart < _TOLERANCE * _MIN_NORMAL, apart / size < _TOLERANCE)
         fell = ~equal & (row < previous)
         level = equal | fell | (row == previous)
-        levelled |= fell
+        there |= fell
+        lowest = np.where(fell, np.minimum(lowest, bound), lowest)
+        highest = np.where(fell, np.maximum(highest, bound), highest)
+        most = np.where(fell, np.maximum(most, apart), most)
         row[level] = previous[level]
         previous = np.where(level, previous, row)
-    return fixed, levelled
+    return fixed, Falls(there, lowest, highest, most)
 
 
 def bucket_fraction(
     lower: Float64s, upper: Float64s, bounds: Float64s, counts: Float64s
-) -> tuple[Float64s, Bools]:
+) -> tuple[Float64s, Falls | None]:
     """Share of observations between two bounds (W,) each, of histograms counts (B, W)."""
-    windows = counts.shape[1]
-    never = np.zeros(windows, np.bool_)
     if not len(bounds) or bounds[-1] != np.inf:
-        return np.full(windows, np.nan), never
+        return np.full(counts.shape[1], np.nan), None
     total = counts[-1]
     with np.errstate(all="ignore"):
         low, high = _rank(lower, bounds, counts), _rank(upper, bounds, counts)
@@ -230,7 +256,7 @@ def bucket_fraction(
         high = np.where(high > total, total, high)
         share = (high - low) / total
     share = np.where(lower >= upper, 0.0, share)
-    return np.where((total == 0) | np.isnan(lower) | np.isnan(upper), np.nan, share), never
+    return np.where((total == 0) | np.isnan(lower) | np.isnan(upper), np.nan, share), None
 
 
 def _rank(value: Float64s, bounds: Float64s, counts: Float64s) -> Float64s:
