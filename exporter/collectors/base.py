@@ -84,7 +84,8 @@ class _Entry:
     status: CollectorStatus
     families: Sequence[Metric] = ()
     running: asyncio.Task[Collected] | None = None
-    logged: str = ""
+    logged: str = ""  # the error that a fault began with
+    told: bool = False  # whether that was worth a warning
     faults_logged: Sequence[str] = field(default=())
 
 
@@ -209,13 +210,17 @@ class CollectorRunner:
         metrics.refused.labels(name).inc(refused)
 
     def _log(self, entry: _Entry) -> None:
+        """One line when a fault begins, one when it ends; a cause that stops many collectors is told once."""
         status = entry.status
-        if status.error != entry.logged:
-            if status.error:
-                _LOG.warning("collector %s failed: %s", status.name, status.error)
-            else:
-                _LOG.info("collector %s works again", status.name)
+        if status.error and not entry.logged:
+            known = any(other.logged == status.error for other in self._entries.values())
             entry.logged = status.error
+            entry.told = not known
+            level = logging.DEBUG if known else logging.WARNING
+            _LOG.log(level, "collector %s failed: %s", status.name, status.error)
+        elif not status.error and entry.logged:
+            _LOG.log(logging.INFO if entry.told else logging.DEBUG, "collector %s works again", status.name)
+            entry.logged = ""
         if status.outcome is Outcome.SUCCESS and list(status.faults) != list(entry.faults_logged):
             for fault in status.faults:
                 _LOG.warning("collector %s: %s", status.name, fault)

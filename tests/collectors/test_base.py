@@ -255,3 +255,21 @@ async def test_removed_collectors_leave_nothing(world: World) -> None:
     await world.runner.remove("fake")
     names = [sample.labels for family in world.registry.collect() for sample in family.samples]
     assert names == []
+
+
+async def test_one_cause_is_told_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Collectors that fail for the same reason make one line, a changing text none, the end one more."""
+    fakes = [Fake(name) for name in ("one", "two", "three")]
+    world.add(*fakes)
+    with caplog.at_level(logging.INFO, "exporter.collectors"):
+        for text in ("the database is away", "cannot connect"):
+            for fake in fakes:
+                fake.error = RuntimeError(text)
+            await world.runner.run_all()
+        for fake in fakes:
+            fake.error = None
+        await world.runner.run_all()
+    assert [record.getMessage() for record in caplog.records] == [
+        "collector one failed: the database is away",
+        "collector one works again",
+    ]
