@@ -33,7 +33,7 @@ def parse_duration(text: str) -> int:
         return 0
     match = _PATTERN.fullmatch(text)
     if match is None:
-        raise ValueError(f'not a valid duration string: "{text}"')
+        raise ValueError(_fault(text))
     total = sum(
         int(amount) * unit
         for amount, unit in zip(match.groups(), _UNITS_MS.values(), strict=True)
@@ -42,6 +42,21 @@ def parse_duration(text: str) -> int:
     if total > _MAX_MS:
         raise ValueError("duration out of range")
     return total
+
+
+def _fault(text: str) -> str:
+    """What is wrong with a duration that does not read: the first unknown unit, else its shape or order."""
+    order = list(_UNITS_MS)
+    last = -1
+    for amount, unit in re.findall(r"([0-9]*)([^0-9]*)", text):
+        if not amount or not unit:
+            break
+        if unit not in _UNITS_MS:
+            return f'unknown unit "{unit}" in duration "{text}"'
+        if order.index(unit) <= last:
+            break
+        last = order.index(unit)
+    return f'not a valid duration string: "{text}"'
 
 
 def format_duration(ms: int) -> str:

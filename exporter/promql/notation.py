@@ -62,7 +62,7 @@ def _metric(text: str) -> tuple[LabelSet, int]:
     labels: dict[str, str] = {}
     if names_metric(cursor.token):
         labels[METRIC_NAME] = cursor.take().text
-    elif not cursor.at("{"):
+    elif not cursor.at("{") and not cursor.at_end():
         raise cursor.unexpected()
     if cursor.accept("{"):
         while not cursor.at("}"):

@@ -72,7 +72,8 @@ def test_labels(text: str, labels: dict[str, str]) -> None:
 
 
 def test_metric_alone() -> None:
-    """A series without values is a label set."""
+    """A series without values is a label set, nothing at all the empty one."""
+    assert parse_series("") == (LabelSet.of({}), ())
     assert parse_metric('a{b="c"}') == LabelSet.of({"__name__": "a", "b": "c"})
 
 
