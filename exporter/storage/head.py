@@ -81,6 +81,7 @@ class MemoryStorage:
         self._routes: dict[int, _Route] = {}
         self._selections: dict[tuple[Matcher, ...], Selection] = {}
         self._floor_ms = _NEVER  # truncated before this
+        self._oldest_ms: int | None = None  # of all samples that were ever appended
         self._newest_ms: int | None = None
         self._samples = 0
         self._dead: list[int] = []
@@ -148,6 +149,13 @@ class MemoryStorage:
             return gone
 
     # -- reading ------------------------------------------------------------------------------------
+
+    @property
+    def floor_ms(self) -> int | None:
+        """The time from which on every appended sample is still held; None while there is none."""
+        with self._lock:
+            self._flush()
+            return None if self._oldest_ms is None else max(self._oldest_ms, self._floor_ms)
 
     def columns(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> Columns:
         """Samples with start_ms <= ts <= end_ms, as the columns in which they lie."""
@@ -320,6 +328,8 @@ class MemoryStorage:
         self._samples += 1
         if self._newest_ms is None or ts_ms > self._newest_ms:
             self._newest_ms = ts_ms
+        if self._oldest_ms is None or ts_ms < self._oldest_ms:
+            self._oldest_ms = ts_ms
         self._loose.append(ref, ts_ms, value)
 
     def _settle(self) -> None:
@@ -367,6 +377,8 @@ class MemoryStorage:
         self._samples += len(refs)
         if self._newest_ms is None or ts_ms > self._newest_ms:
             self._newest_ms = ts_ms
+        if self._oldest_ms is None or ts_ms < self._oldest_ms:
+            self._oldest_ms = ts_ms
         if block is None:
             self._place_loose(ts_ms, refs, values)
             return
