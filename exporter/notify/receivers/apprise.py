@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from exporter.clock import Clock
 from exporter.config.receivers import AppriseConfig
 from exporter.errors import DeliveryError
 from exporter.notify.message import text_of, title_of
+from exporter.notify.receivers.threads import DaemonThreads
 from exporter.notify.records import Notification
 
+_MAX_THREADS = 32
 _REMEMBERED = 1_000  # notifications whose partial delivery is remembered
 _TYPES = {"critical": "failure", "warning": "warning", "info": "info"}
 
@@ -28,8 +30,7 @@ class AppriseNotifier:
     def __init__(self, config: AppriseConfig, clock: Clock) -> None:
         self._config = config
         self._clock = clock
-        # a service that hangs keeps its thread; a few, so that the others still get through
-        self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="apprise")
+        self._threads = DaemonThreads(_MAX_THREADS, "apprise")
         self._services: list[tuple[str, Any]] | None = None
         self._took: OrderedDict[str, set[int]] = OrderedDict()
 
@@ -41,33 +42,31 @@ class AppriseNotifier:
         config = self._config
         title = title_of(notification, config.title)
         body = text_of(notification, self._clock.now_ms(), config.text)
-        loop = asyncio.get_running_loop()
-        services = await loop.run_in_executor(self._threads, self._open)
+        services = await self._threads.start(self._open)
         took = self._took.setdefault(notification.id, set())
         while len(self._took) > _REMEMBERED:
             self._took.popitem(last=False)
         kind = "success" if notification.status == "resolved" else _kind(notification)
         left = [number for number in range(len(services)) if number not in took]
         calls = [
-            loop.run_in_executor(
-                self._threads, _notify, services[number][1], title, body, kind, config.format
-            )
+            self._threads.start(partial(_notify, services[number][1], title, body, kind, config.format))
             for number in left
         ]
-        done, late = await asyncio.wait(calls, timeout=config.timeout_ms / 1000)
-        failed = []
-        for number, call in zip(left, calls, strict=True):
-            if call in done and call.exception() is None and call.result():
-                took.add(number)
-            else:
-                failed.append(services[number][0] + (" (no answer in time)" if call in late else ""))
+        for number, call in zip(left, calls, strict=True):  # one that is late may still arrive
+            call.add_done_callback(partial(_note, took, number))
+        _, late = await asyncio.wait(calls, timeout=config.timeout_ms / 1000)
+        await asyncio.sleep(0)  # the callbacks of what is done
+        failed = [
+            services[number][0] + (" (no answer in time)" if call in late else "")
+            for number, call in zip(left, calls, strict=True)
+            if number not in took
+        ]
         if failed:
             raise DeliveryError(f"not taken by {', '.join(failed)}", retryable=True)
         del self._took[notification.id]
 
     async def close(self) -> None:
-        """Let the threads go; one that hangs ends with the process."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Nothing is held: a thread that hangs ends with the process."""
 
     def _open(self) -> list[tuple[str, Any]]:
         """A name without secrets, and apprise's object, for each URL. Runs in a thread."""
@@ -97,6 +96,11 @@ class AppriseNotifier:
             raise DeliveryError("no URLs are configured", retryable=False)
         self._services = services
         return services
+
+
+def _note(took: set[int], number: int, call: asyncio.Future[bool]) -> None:
+    if not call.cancelled() and call.exception() is None and call.result():
+        took.add(number)
 
 
 def _notify(service: Any, title: str, body: str, kind: str, body_format: str) -> bool:
