@@ -244,7 +244,8 @@ class ApiClient:
         merged = _frozen({**spec.params, **(params or {})})
         policy = keep = spec.policy
         if max_age_s is not None:
-            policy = replace(policy, ttl_s=max_age_s, swr_s=0.0)
+            negative_s = min(policy.negative_s, max_age_s)
+            policy = replace(policy, ttl_s=max_age_s, swr_s=0.0, negative_s=negative_s)
             keep = replace(keep, ttl_s=max(keep.ttl_s, max_age_s))
         if not allow_stale:
             policy = replace(policy, swr_s=0.0)

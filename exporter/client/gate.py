@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from enum import IntEnum
 from exporter.client.journal import QuotaJournal, SharedQuota
 from exporter.client.limits import ProviderLimits
 from exporter.clock import Clock
-from exporter.errors import ApiError, ApiErrorKind
+from exporter.errors import ApiError, ApiErrorKind, StorageError
+
+_log = logging.getLogger(__name__)
 
 
 class Priority(IntEnum):
@@ -95,6 +98,7 @@ class Gate:
         self._waiting: list[tuple[int, int, _Waiter]] = []
         self._deadlines: list[tuple[float, int, _Waiter]] = []
         self._queued = 0
+        self._journal_works = True
         self._timer: asyncio.Task[None] | None = None
         self._timer_at = math.inf
 
@@ -117,7 +121,7 @@ class Gate:
             lease = await self._queue(now, priority, deadline)
         try:
             if self.limits.is_long:
-                await self._journal.commit(self._provider)
+                await self._commit()
             if self._shared is not None:
                 await self._claim(self._shared, deadline)
         except BaseException:
@@ -142,14 +146,14 @@ class Gate:
         self.limits.sent(self._clock.monotonic())
         if now_ms - granted_ms > 20:
             # Connecting took its time: what counts after a restart is when the call went out.
-            self._journal.record(self._provider, now_ms)
-            self._journal.release(self._provider, granted_ms)
+            self._remember(now_ms, released=False)
+            self._remember(granted_ms, released=True)
         self._pump()
 
     def mark_unsent(self, granted_ms: int) -> None:
         """A lease's call never went out; called by the lease."""
         self.limits.release()
-        self._journal.release(self._provider, granted_ms)
+        self._remember(granted_ms, released=True)
         self._pump()
 
     async def close(self) -> None:
@@ -208,9 +212,30 @@ class Gate:
 
     def _grant(self, now: float) -> Lease:
         at_ms = self._clock.now_ms()
-        self._journal.record(self._provider, at_ms)
+        self._remember(at_ms, released=False)
         self.limits.grant(now)
         return Lease(self, at_ms)
+
+    def _remember(self, at_ms: int, *, released: bool) -> None:
+        """Write to the journal. A disk that fails does not end the calls: the limit holds without it until a
+        restart, and monitoring goes on."""
+        try:
+            (self._journal.release if released else self._journal.record)(self._provider, at_ms)
+        except StorageError as error:
+            self._journal_failed(error)
+        else:
+            self._journal_works = True
+
+    async def _commit(self) -> None:
+        try:
+            await self._journal.commit(self._provider)
+        except StorageError as error:
+            self._journal_failed(error)
+
+    def _journal_failed(self, error: StorageError) -> None:
+        if self._journal_works:
+            self._journal_works = False
+            _log.error("%s: sends are not remembered over a restart: %s", self._provider, error)
 
     def _pump(self) -> None:
         """Expire, then grant what is free, then set the timer for what comes next."""

@@ -98,7 +98,7 @@ class FileJournal:
     def record(self, provider: str, at_ms: int) -> None:
         """Append one send.
 
-        Raises: StorageError where it cannot be written; the call must not go out then.
+        Raises: StorageError where it cannot be written.
         """
         self._append(provider, at_ms)
 
@@ -107,9 +107,16 @@ class FileJournal:
         self._append(provider, -at_ms)
 
     async def commit(self, provider: str) -> None:
-        """Force the provider's file to the disk, in a worker thread."""
-        if (file := self._files.get(provider)) is not None:
+        """Force the provider's file to the disk, in a worker thread.
+
+        Raises: StorageError where the disk refuses.
+        """
+        if (file := self._files.get(provider)) is None:
+            return
+        try:
             await asyncio.to_thread(os.fdatasync, file)
+        except OSError as error:
+            raise StorageError(f"quota journal of {provider}: {error.strerror or error}") from error
 
     def close(self) -> None:
         """Close the files."""

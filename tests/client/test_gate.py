@@ -7,7 +7,7 @@ import pytest
 from exporter.client.gate import Gate, Pause, Priority
 from exporter.client.journal import NoJournal
 from exporter.client.limits import ProviderLimits
-from exporter.errors import ApiError, ApiErrorKind
+from exporter.errors import ApiError, ApiErrorKind, StorageError
 from exporter.providers.spec import LimitSpec
 from tests.helpers.clock import FakeClock, settle
 
@@ -190,3 +190,32 @@ async def test_a_shared_quota_is_claimed_before_the_call_goes_out() -> None:
     with pytest.raises(ApiError, match="shared limit"):
         await gate.acquire(Priority.NORMAL, 10.0)
     (await gate.acquire(Priority.NORMAL, 10.0)).sent()
+
+
+class _FullDisk(NoJournal):
+    """A journal that cannot write."""
+
+    def record(self, provider: str, at_ms: int) -> None:
+        raise StorageError("no space left on device")
+
+    def release(self, provider: str, at_ms: int) -> None:
+        raise StorageError("no space left on device")
+
+    async def commit(self, provider: str) -> None:
+        raise StorageError("no space left on device")
+
+
+async def test_a_full_disk_does_not_end_the_calls(caplog: pytest.LogCaptureFixture) -> None:
+    """The limit holds in memory, waiters are served, and the fault is told once."""
+    clock = FakeClock()
+    gate = Gate("test", ProviderLimits([LimitSpec("second", 1), LimitSpec("day", 100)]), clock, _FullDisk())
+    order: list[str] = []
+    tasks = [asyncio.create_task(_take(gate, order, str(n), Priority.HIGH)) for n in range(3)]
+    await clock.advance(1.0)
+    assert order == ["0"]
+    await clock.advance(2.0)
+    await asyncio.gather(*tasks)
+    assert order == ["0", "1", "2"]
+    assert [record.message for record in caplog.records] == [
+        "test: sends are not remembered over a restart: no space left on device"
+    ]

@@ -8,11 +8,15 @@ from dataclasses import dataclass, field, replace
 import pytest
 from prometheus_client import CollectorRegistry
 
+from exporter.client import ApiClient
+from exporter.client.retry import RetryPolicy
 from exporter.config.providers import ProviderConfig, default_providers, simulated
 from exporter.errors import ApiError, ApiErrorKind
 from exporter.loops.providers import ProviderPoller
 from exporter.providers.declare import read_declaration
 from exporter.providers.results import Declared, Model, Models, OnChain, Quote, Quotes, Result, Sentiment
+from exporter.simulate.faults import Fault, FaultKind
+from exporter.simulate.providers import ProviderSimulator
 from tests.helpers.clock import FakeClock
 
 _CHAIN = OnChain(1e21, 1.4e14, 900_000, 590.0, 400_000, 2e7, 4.5, 3e7, 9e9, 3e10, 60_000.0, 0)
@@ -249,3 +253,35 @@ async def test_one_poll_of_all_on_demand() -> None:
     await world.poller.poll_once()
     assert (world.poller.state.is_up("kraken"), world.poller.state.is_up("blockchain")) == (False, True)
     world.poller.close()
+
+
+async def test_client_poller_and_simulator_together() -> None:
+    """Real HTTP: all seven are up; a fault takes one of them down and leaves the others; then it is back."""
+    clock = FakeClock()
+    simulator = ProviderSimulator(clock=clock)
+    configs = simulated(default_providers(), await simulator.start())
+    registry = CollectorRegistry()
+    retry = RetryPolicy(retries=0)
+    async with ApiClient(configs, registry=registry, clock=clock, retry=retry) as client:
+        poller = ProviderPoller(client, configs, registry=registry, clock=clock)
+
+        async def ups() -> set[str]:
+            await poller.poll_once()
+            await clock.advance(120)
+            names = {"provider"}
+            return {
+                sample.labels["provider"]
+                for family in registry.collect()
+                for sample in family.samples
+                if sample.name == "quantum_provider_up" and sample.value == 1 and set(sample.labels) == names
+            }
+
+        assert await ups() == set(configs)
+        for kind, provider in ((FaultKind.STATUS_500, "kraken"), (FaultKind.DRIFT, "coingecko")):
+            simulator.faults.add(Fault(provider, kind))
+            assert await ups() == set(configs) - {provider}
+            simulator.faults.clear()
+            assert await ups() == set(configs)
+        assert simulator.stats()["kraken"]["refused"] == 0
+        poller.close()
+    await simulator.stop()
