@@ -19,6 +19,7 @@ from exporter.model.labels import EMPTY_LABELS, LabelSet
 from exporter.model.samples import SampleBatch
 from exporter.promql.engine import Engine
 from exporter.promql.values import InstantVector, ScalarValue
+from exporter.rules.ahead_query import AheadQueries, Grid
 from exporter.rules.alert import AlertInstance, AlertState
 from exporter.rules.emptiness import fruitful
 from exporter.rules.engine_query import EngineQueries
@@ -106,10 +107,8 @@ class _Test:
         self._interval_ms = test_file.evaluation_interval_ms
         self._test = test
         self._storage = MemoryStorage()
-        engine = Engine(
-            self._storage, lookback_delta_ms=lookback_delta_ms, subquery_step_ms=self._interval_ms
-        )
-        self._queries = EngineQueries(engine)
+        self._lookback_delta_ms = lookback_delta_ms
+        self._queries = EngineQueries(self._engine(self._storage))
         names = {series.labels.name for series in test.series}
         alive = fruitful((rule for group in groups for rule in group.rules), names)
         # A rule that can return nothing in this test is not evaluated: it changes no outcome, only the time.
@@ -135,13 +134,26 @@ class _Test:
             frozenset(found.silent),
         )
 
+    def _engine(self, storage: MemoryStorage) -> Engine:
+        return Engine(storage, lookback_delta_ms=self._lookback_delta_ms, subquery_step_ms=self._interval_ms)
+
+    def _ahead(self, end_ms: int) -> AheadQueries:
+        """Queries that know the whole test beforehand."""
+        whole = MemoryStorage()
+        _Feed(self._test, whole).until(end_ms)
+        grid = Grid(self._test.start_ms, self._interval_ms, end_ms // self._interval_ms + 1)
+        rules = [rule for group in self._groups for rule in group.rules]
+        return AheadQueries(self._queries, self._engine(whole), rules, grid)
+
     def _evaluate(self, found: _Findings) -> bool:
         """Walk through the test's time; False where a rule failed."""
         cases = sorted(self._test.alert_cases, key=lambda case: case.eval_time_ms)
         times = [case.eval_time_ms for case in self._test.alert_cases]
         times += [case.eval_time_ms for case in self._test.expr_cases]
+        end_ms = max(times, default=0)
+        self._rule_queries = self._ahead(end_ms)
         feed = _Feed(self._test, self._storage)
-        for at_ms in range(0, max(times, default=0) + 1, self._interval_ms):
+        for at_ms in range(0, end_ms + 1, self._interval_ms):
             feed.until(at_ms)
             errors: list[str] = []
             for group in self._groups:
@@ -161,7 +173,7 @@ class _Test:
             group,
             self._states[group.key],
             self._test.start_ms + at_ms,
-            self._queries(),
+            self._rule_queries(),
             self._storage.append_batch,
             settings=self._settings,
         )
