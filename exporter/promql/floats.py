@@ -8,6 +8,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+_SMALL: Final = np.array([str(number) for number in range(4096)], np.object_)  # gauges often are small
+_SMALL.flags.writeable = False
 _EXACT: Final = 2.0**53  # whole numbers below are exact, and print without an exponent
 
 
@@ -29,6 +31,9 @@ def api_floats(values: npt.NDArray[np.float64]) -> list[str]:
     with np.errstate(invalid="ignore"):
         whole = bool(((values == np.rint(values)) & (np.abs(values) < _EXACT)).all())
     if whole and not bool(np.signbit(values[values == 0]).any()):
+        if float(values.min()) >= 0 and float(values.max()) < len(_SMALL):
+            small: list[str] = _SMALL[values.astype(np.intp)].tolist()
+            return small
         return list(map(str, values.astype(np.int64).tolist()))
     # One text for all: what most need, a trailing ".0" cut, is then one replacement.
     joined = ",".join(map(repr, values.tolist())) + ","

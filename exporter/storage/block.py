@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from exporter.model.samples import Float64s, Int64s
-from exporter.storage.chunk import Chunk, Ints, Layout
+from exporter.storage.chunk import CHUNK_ROWS, FIRST_ROWS, Chunk, Ints, Layout
 
 
 class Block:
@@ -79,7 +79,7 @@ class Block:
         alive = newest_ms[refs] >= sealed.first_ms
         if bool(alive.all()):
             sealed.seal()
-            self.chunks.append(Chunk(self.layout, sealed.tracked.copy()))
+            self.chunks.append(Chunk(self.layout, sealed.tracked.copy(), self._next_rows()))
         else:
             self._relay(np.zeros(0, np.int64), newest_ms)
 
@@ -106,4 +106,8 @@ class Block:
         if known:
             self._last[: len(known["last"])] = known["last"]
             tracked[: len(known["tracked"])] = known["tracked"]
-        self.chunks.append(Chunk(layout, tracked))
+        self.chunks.append(Chunk(layout, tracked, self._next_rows()))
+
+    def _next_rows(self) -> int:
+        """Rows of the next chunk: a quarter of those there are, so that little stands unused."""
+        return min(CHUNK_ROWS, max(FIRST_ROWS, sum(chunk.count for chunk in self.chunks) // 4))

@@ -18,7 +18,8 @@ ABSENT_BITS = 0x7FFC5155414E5455
 ABSENT: float = struct.unpack("<d", struct.pack("<Q", ABSENT_BITS))[0]
 
 CHUNK_ROWS = 240  # one hour at 15 s; a truncation keeps at most one such chunk too much
-_FIRST_ROWS = 16
+FIRST_ROWS = 16
+_TRIM_BYTES = 4 << 20  # a larger array is not copied to give back rows that were never touched
 _MAX_RESETS = 3  # a column that falls more often inside one chunk is no counter: not tracked
 
 Bools = npt.NDArray[np.bool_]
@@ -60,7 +61,11 @@ class Layout:
 
 
 class Chunk:
-    """Up to `CHUNK_ROWS` rows under one layout. Rows are published by `count` after they are written."""
+    """Up to `capacity` rows under one layout. Rows are published by `count` after they are written.
+
+    Rows lie in one array that is taken whole and never moved: the system gives memory to rows as they are
+    written, and a reader keeps pointing at them.
+    """
 
     __slots__ = (
         "_events",
@@ -75,12 +80,12 @@ class Chunk:
         "values",
     )
 
-    def __init__(self, layout: Layout, tracked: Bools) -> None:
+    def __init__(self, layout: Layout, tracked: Bools, rows: int) -> None:
         self.layout = layout
         self.count = 0
         self.samples = 0
-        self.ts_ms: Int64s = np.empty(_FIRST_ROWS, np.int64)
-        self.values: Float64s = np.empty((_FIRST_ROWS, layout.capacity), np.float64)
+        self.ts_ms: Int64s = np.empty(rows, np.int64)
+        self.values: Float64s = np.empty((rows, layout.capacity), np.float64)
         # First row from which a column has had a sample in every row so far.
         self.clean_from: npt.NDArray[np.int32] = np.zeros(layout.capacity, np.int32)
         self.tracked = tracked
@@ -91,7 +96,7 @@ class Chunk:
     @property
     def is_full(self) -> bool:
         """Whether the next row needs a new chunk."""
-        return self.count >= CHUNK_ROWS
+        return self.count >= len(self.ts_ms)
 
     @property
     def first_ms(self) -> int:
@@ -105,17 +110,19 @@ class Chunk:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the arrays in bytes."""
+        """Memory of the rows written, and of what is known of the columns, in bytes."""
         events = sum(part.nbytes for part in self._events)
         return (
-            self.values.nbytes + self.ts_ms.nbytes + self.clean_from.nbytes + 2 * self.falls.nbytes + events
+            self.values[: self.count].nbytes
+            + self.ts_ms.nbytes
+            + self.clean_from.nbytes
+            + 2 * self.falls.nbytes
+            + events
         )
 
     def append(self, ts_ms: int, cols: Ints | None, values: Float64s, last: Float64s) -> None:
         """Write one row. `cols` None: values fill the columns in order. Updates `last` (newest values)."""
         row = self.count
-        if row == len(self.ts_ms):
-            self._grow()
         width = self.layout.count
         cells = self.values[row]
         if cols is None:
@@ -173,7 +180,7 @@ class Chunk:
         keep = self.tracked[cols]
         if not bool(keep.all()):
             self._events = (rows[keep], cols[keep], amounts[keep])
-        if self.count < len(self.ts_ms):
+        if self.count < len(self.ts_ms) and self.values.nbytes <= _TRIM_BYTES:
             self.values = self.values[: self.count].copy()
             self.ts_ms = self.ts_ms[: self.count].copy()
 
@@ -188,15 +195,6 @@ class Chunk:
         if len(often):
             self.tracked[often] = False
         self._pending.append((row, cols, before))
-
-    def _grow(self) -> None:
-        # By a fifth: what lies unused stays under a fifth, and readers keep the old array.
-        rows = min(CHUNK_ROWS, len(self.ts_ms) + max(4, len(self.ts_ms) // 5))
-        values = np.empty((rows, self.layout.capacity), np.float64)
-        values[: self.count] = self.values[: self.count]
-        ts_ms = np.empty(rows, np.int64)
-        ts_ms[: self.count] = self.ts_ms[: self.count]
-        self.values, self.ts_ms = values, ts_ms
 
 
 _NO_EVENTS: tuple[Int64s, Int64s, Float64s] = (

@@ -253,17 +253,25 @@ class ChunkGrid:
 
     def span(self, lo: int, hi: int) -> Float64s:
         """Values (hi - lo, C); a view where the columns stand together in one chunk."""
-        pieces = []
-        for start, run in zip(self._starts.tolist(), self._runs, strict=False):
-            first, last = max(lo - start, 0), min(hi - start, run.count)
-            if first < last:
-                cells = run.values[first:last]
-                pieces.append(
-                    cells[:, run.where] if isinstance(run.where, slice) else cells.take(run.where, axis=1)
-                )
+        pieces = [
+            (run, max(lo - start, 0), min(hi - start, run.count))
+            for start, run in zip(self._starts.tolist(), self._runs, strict=False)
+            if lo < start + run.count and hi > start
+        ]
         if len(pieces) == 1:
-            return pieces[0]
-        return np.concatenate(pieces) if pieces else np.empty((0, self._width))
+            run, first, last = pieces[0]
+            if isinstance(run.where, slice):
+                return run.values[first:last, run.where]
+        out = np.empty((hi - lo, self._width))
+        place = 0
+        for run, first, last in pieces:
+            cells, into = run.values[first:last], out[place : place + last - first]
+            if isinstance(run.where, slice):
+                into[:] = cells[:, run.where]
+            else:
+                cells.take(run.where, axis=1, out=into, mode="clip")
+            place += last - first
+        return out
 
     def part(self, first: int, last: int) -> ChunkGrid:
         """The grid of the columns [first, last)."""
