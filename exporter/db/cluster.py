@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib.util
+import logging
 import os
 import shutil
 import signal
@@ -25,6 +26,7 @@ import psutil
 from exporter.db.os_account import OsAccount, let_read, let_search, server_account
 from exporter.errors import StorageError
 
+_log = logging.getLogger(__name__)
 DATABASE = "quantum"
 _PORT = 5432  # only names the socket file; nothing listens on the network
 _SOCKET_PATH_MAX = 107  # sun_path on Linux, less the closing zero
@@ -102,8 +104,6 @@ class Cluster:
         account = server_account()
         if account is not None:
             let_read(programs_dir())
-            let_search(programs_dir() / "bin")
-            let_search(self.pgdata)
         self._socket_dir = self._make_socket_dir(account)
         if not (self.pgdata / "PG_VERSION").exists():
             self._init(account)
@@ -185,6 +185,7 @@ class Cluster:
         fresh = self._base / "postgres.new"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
+        self._let_in(account)
         if account is not None:
             os.chown(fresh, account.uid, account.gid)
         command = [
@@ -197,6 +198,12 @@ class Cluster:
             shutil.rmtree(fresh, ignore_errors=True)
             raise StorageError(f"cannot create the embedded Postgres in {self._base}: {done.stderr.strip()}")
         fresh.rename(self.pgdata)
+
+    def _let_in(self, account: OsAccount | None) -> None:
+        """Before each start: somebody may have closed a directory above since the last one."""
+        if account is not None:
+            for folder in (*let_search(programs_dir() / "bin"), *let_search(self.pgdata)):
+                _log.info("%s: its search permission was given to others, for %s", folder, account.name)
 
     def _find_socket_dir(self) -> Path:
         """Beside the data, or in the temporary directory where that path is too long for a socket."""
@@ -225,6 +232,7 @@ class Cluster:
             raise StorageError("the data directory is not prepared")
         if self.log_path.exists() and self.log_path.stat().st_size > _LOG_BYTES_MAX:
             self.log_path.replace(self.log_path.with_suffix(".log.old"))
+        self._let_in(account)
         settings = {**_SETTINGS, **self._settings, "unix_socket_directories": str(self._socket_dir)}
         command = [str(programs_dir() / "bin" / "postgres"), "-D", str(self.pgdata)]
         for name, value in settings.items():

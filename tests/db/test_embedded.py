@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,14 @@ class QuickClock(SystemClock):
 
     async def sleep(self, seconds: float) -> None:
         await super().sleep(min(seconds, 0.05))
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory of our own: pytest closes its common one to other accounts whenever a run begins."""
+    folder = Path(tempfile.mkdtemp(prefix="qe-embedded-"))
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

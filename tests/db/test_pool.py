@@ -84,7 +84,7 @@ async def test_an_outage_is_noticed_and_survived(own_postgres: PostgresServer) -
         async with database.acquire():
             pass
     own_postgres.start()
-    for _ in range(500):
+    for _ in range(1500):
         if await database.probe():
             break
         await asyncio.sleep(0.02)

@@ -269,9 +269,9 @@ async def test_a_full_spool_drops_the_oldest_and_counts(own_postgres: PostgresSe
 
 
 async def test_the_event_loop_is_not_held_up(migrated_url: str, tmp_path: Path) -> None:
-    """A snapshot of 20,000 new series and its repetition hold the loop for no longer than 100 ms at a time.
+    """20,000 new series, then their repetition, cost the loop's thread no more than 50 ms between two turns.
 
-    (The aim is 20 ms on a quiet machine; a test on a busy one must leave room.)
+    Measured as CPU time of that thread, which other work on the machine does not lengthen.
     """
     many = labels(20_000)
     worst = 0.0
@@ -279,9 +279,9 @@ async def test_the_event_loop_is_not_held_up(migrated_url: str, tmp_path: Path) 
     async def watch() -> None:
         nonlocal worst
         while True:
-            before = time.perf_counter()
-            await asyncio.sleep(0.001)
-            worst = max(worst, time.perf_counter() - before)
+            before = time.thread_time()
+            await asyncio.sleep(0)
+            worst = max(worst, time.thread_time() - before)
 
     async with world(migrated_url, tmp_path) as one:
         watcher = asyncio.create_task(watch())
@@ -289,4 +289,4 @@ async def test_the_event_loop_is_not_held_up(migrated_url: str, tmp_path: Path) 
             one.writer.put(SampleBatch(NOON + ts, many, np.ones(20_000)))
         await one.persisted(100_000)
         watcher.cancel()
-    assert worst < 0.1
+    assert worst < 0.05
