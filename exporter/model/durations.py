@@ -48,7 +48,8 @@ def _fault(text: str) -> str:
     """What is wrong with a duration that does not read: the first unknown unit, else its shape or order."""
     order = list(_UNITS_MS)
     last = -1
-    for amount, unit in re.findall(r"([0-9]*)([^0-9]*)", text):
+    for found in re.finditer(r"([0-9]*)([^0-9]*)", text):
+        amount, unit = found.groups()
         if not amount or not unit:
             break
         if unit not in _UNITS_MS:

@@ -23,9 +23,10 @@ _PLAIN_STRING = {
     "'": re.compile(r"'(?:[^'\\\n\x80-\xff]++|\\[abfnrtv\\'])*+'"),
     "`": re.compile(r"`[^`\x80-\xff]*+`"),
 }
+_CODE = r"\\x[0-9a-fA-F]{2}|\\[0-3][0-7]{2}|\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4}"
 _STRING_RUN = {
-    '"': re.compile(r'(?:[^"\\\n]++|\\[abfnrtv\\"])*+'),
-    "'": re.compile(r"(?:[^'\\\n]++|\\[abfnrtv\\'])*+"),
+    '"': re.compile(r'(?:[^"\\\n]++|\\[abfnrtv\\"]|' + _CODE + ")*+"),
+    "'": re.compile(r"(?:[^'\\\n]++|\\[abfnrtv\\']|" + _CODE + ")*+"),
 }
 _DECIMAL_RUN = re.compile(r"[0-9]++(?:_[0-9]++)*+")
 _HEX_RUN = re.compile(r"[0-9a-fA-F]++")

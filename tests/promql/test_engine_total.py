@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 
 from exporter.errors import QueryError
 from exporter.promql.cursor import MAX_DEPTH
@@ -31,7 +31,7 @@ def engine() -> Engine:
     return Engine(storage)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=query)
 def test_random_queries_end(engine: Engine, text: str) -> None:
     """Random well-typed queries of every function and operator are answered or refused."""

@@ -274,10 +274,10 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_megabyte_of_anything_fails_quickly(name: str) -> None:
     """Queries of about 1 MB end in an error, in linear time and without deep recursion."""
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(QueryError):
         parse_expr(HOSTILE[name])
-    assert time.perf_counter() - start < 2  # 50 ms on an idle machine; the bound catches what is not linear
+    assert time.process_time() - start < 1  # mostly below 50 ms; the bound catches what is not linear
 
 
 def test_depth_is_bounded() -> None:

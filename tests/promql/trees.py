@@ -60,14 +60,11 @@ _grouping = st.builds(
     st.sampled_from(["by", "without"]),
     st.lists(st.sampled_from(LABELS), max_size=2).map(", ".join),
 )
-_matching = st.one_of(
-    st.just(""),
-    st.builds(
-        "{}({}) {}".format,
-        st.sampled_from(["on", "ignoring"]),
-        st.lists(st.sampled_from(LABELS[:2]), max_size=2).map(", ".join),
-        st.sampled_from(["", "group_left", "group_right(by)", "fill(0)", "fill_left(-Inf) fill_right(2)"]),
-    ),
+_matching = st.builds(
+    "{}({}) {}".format,
+    st.sampled_from(["on", "ignoring"]),
+    st.lists(st.sampled_from(LABELS[:2]), max_size=2).map(", ".join),
+    st.sampled_from(["", "group_left()", "group_right(by)", "fill(0)", "fill_left(-Inf) fill_right(2)"]),
 )
 
 
@@ -123,9 +120,8 @@ def vector(depth: int) -> SearchStrategy[str]:
         st.builds("{} {} ({})".format, st.sampled_from(["sum", "AVG", "group"]), _grouping, inner),
         st.builds("{}({}, {})".format, st.sampled_from(["topk", "quantile", "limitk"]), number_in, inner),
         st.builds('count_values("v", {}) {}'.format, inner, _grouping),
-        st.builds(
-            "{} {} {} {}".format, inner, st.sampled_from(["+", "/", "> bool", "==", "^"]), _matching, inner
-        ),
+        st.builds("{} {} {}".format, inner, st.sampled_from(["+", "/", "> bool", "==", "^"]), inner),
+        st.builds("({}) {} {} ({})".format, inner, st.sampled_from(["-", "/", "!="]), _matching, inner),
         st.builds("{} {} on(job) {}".format, inner, st.sampled_from(["and", "or", "unless"]), inner),
         st.builds("{} {} {}".format, inner, st.sampled_from(["*", "-", "<="]), number_in),
         _calls(depth),
