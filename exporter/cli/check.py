@@ -18,6 +18,7 @@ from exporter.rules.format import read_rule_file, read_rule_files
 from exporter.rules.lint import CODES, Finding, Level, LintOptions, lint
 from exporter.rules.lint_report import json_report, sarif_report
 from exporter.rules.model import RuleGroup
+from exporter.web.auth import load_web_config
 
 _METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
 
@@ -55,6 +56,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--evaluation-interval", default="15s", metavar="DURATION", help="of groups that tell none (15s)"
     )
     rules.set_defaults(run=_rules)
+    web_config = kinds.add_parser("web-config", help="check files for --web.config.file")
+    web_config.add_argument("files", nargs="+", metavar="FILE")
+    web_config.set_defaults(run=_web_config)
     check_dashboards.add_check(kinds)
 
 
@@ -71,6 +75,20 @@ def _config(args: argparse.Namespace) -> int:
         else:
             count = sum(len(group.rules) for group in groups)
             print(f"  SUCCESS: {count} rules found in {len(config.rule_files)} rule files")
+    return 1 if failed else 0
+
+
+def _web_config(args: argparse.Namespace) -> int:
+    failed = False
+    for file in args.files:
+        print(f"Checking {file}")
+        try:
+            load_web_config(Path(file))
+        except InputError as error:
+            failed = True
+            print("  FAILED:", *(f"    {problem}" for problem in error.problems), sep="\n")
+        else:
+            print("  SUCCESS")
     return 1 if failed else 0
 
 
