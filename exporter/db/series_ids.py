@@ -16,7 +16,7 @@ from exporter.db.batch import RowNumbers
 from exporter.model.labels import METRIC_NAME, LabelSet
 
 _UNSTORABLE = -1
-_CHUNK = 2000  # series of one statement
+_CHUNK = 1000  # series of one statement: some 7 ms of the event loop
 _KNOWN_MAX = 2_000_000  # label sets remembered; beyond it the memory starts afresh
 _PREPARED_MAX = 64  # `labels` tuples remembered
 _THREAD_ABOVE = 2000  # series from which the work leaves the event loop
