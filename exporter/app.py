@@ -33,6 +33,7 @@ from exporter.config.schema import Config
 from exporter.db.embedded import EmbeddedPostgres
 from exporter.db.event_history import EventHistory
 from exporter.db.events import EventCodec, EventWriter
+from exporter.db.history import History
 from exporter.db.metrics import RetentionMetrics, WriteMetrics
 from exporter.db.migrate import migrate_up
 from exporter.db.pool import Database
@@ -47,10 +48,14 @@ from exporter.loops.providers import ProviderPoller
 from exporter.loops.rules import RuleLoop
 from exporter.loops.snapshot import SnapshotLoop
 from exporter.model.durations import format_duration
+from exporter.observe.metrics import QueryMetrics as DbQueryMetrics
 from exporter.observe.monitor import Monitor
 from exporter.observe.snapshot import Snapshotter
 from exporter.promql.engine import Engine
-from exporter.query.local import LocalQueries, QueryMetrics
+from exporter.query.local import Limits, LocalQueries
+from exporter.query.log import QueryLog
+from exporter.query.metrics import QueryMetrics
+from exporter.query.older import OlderSamples
 from exporter.query.remote import RemoteApi
 from exporter.query.remote_values import RemoteQueries
 from exporter.rules.engine_query import EngineQueries
@@ -71,6 +76,7 @@ from exporter.web.server import Server, create_app
 log = logging.getLogger(__name__)
 
 _DATABASE_WAIT_S = 10.0
+_TRADING_STEP_S = 5.0
 _SPOOL_SHARE = 8  # of the spool's bound an eighth is for events
 
 
@@ -181,13 +187,15 @@ class App:
             monotonic=self._clock.monotonic,
         )
         self._judge = EngineQueries(engine)
+        self._history: History | None = None
         queries = LocalQueries(
             self._storage,
             engine,
-            timeout_s=query.timeout_ms / 1000,
-            max_concurrency=query.max_concurrency,
+            limits=Limits(query.timeout_ms / 1000, query.max_samples, query.max_concurrency),
             clock=self._clock,
             metrics=metrics,
+            older=OlderSamples(self._storage, lambda: self._history),
+            query_log=QueryLog(query.log_file) if query.log_file else None,
         )
         self._stack.callback(queries.close)
         self._queries = queries
@@ -232,6 +240,7 @@ class App:
             await self._clock.sleep(0.5)
         self._missing = "the migrations are being applied"
         await migrate_up(url, asset_dir("sql"), clock=self._clock)
+        self._history = History(self._database)
 
     def _build_writers(self) -> None:
         """Samples and events on their way to Postgres, each with a spool."""
@@ -282,12 +291,18 @@ class App:
         self._stack.push_async_callback(self._client.close)
         await self._client.start()
         self._poller = ProviderPoller(self._client, providers, registry=self._registry, clock=self._clock)
+        timed = DbQueryMetrics(self._registry)
+        # our own queries are measured, but no rows of the user's events
+        own_queries = Monitor(
+            registry=self._registry, clock=self._clock, api=self._client.metrics, queries=timed
+        )
         self._monitor = Monitor(
             registry=self._registry,
             events=self._events,
             history=EventHistory(self._database),
             clock=self._clock,
             api=self._client.metrics,
+            queries=timed,
         )
         databases = {DEFAULT_DATABASE: self._database, **further_databases(sql_files, self._clock)}
         for name, database in databases.items():
@@ -301,7 +316,7 @@ class App:
             registry=self._registry,
             clock=self._clock,
             lag=self._lag,
-            timer=self._monitor.record_db_query,
+            timer=own_queries.record_db_query,
         )
 
     async def _open_rules(self, groups: Sequence[RuleGroup]) -> None:
@@ -356,7 +371,15 @@ class App:
         self._keep_running("snapshot", self._snapshots.run)
         self._keep_running("rules", self._rules.run)
         if self._trading is not None:
-            self._keep_running("trading simulator", self._trading.run)
+            self._keep_running("trading simulator", self._simulate_trading)
+
+    async def _simulate_trading(self) -> None:
+        """The platform's own work, measured as an app measures its queries."""
+        assert self._trading is not None
+        while True:
+            await self._clock.sleep(_TRADING_STEP_S)
+            with contextlib.suppress(StorageError):  # the next step makes it up; the database's rule tells
+                await self._monitor.db_query("INSERT", "btc_trades", self._trading.step)
 
     def _keep_running(self, component: str, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """A loop as a task that is ended before what it uses."""
@@ -401,6 +424,8 @@ class App:
             self._config = replace(config, **kept)
             change = await self._rules.reload(groups, self._template_settings(config))
             await self._notifying.reload(config, groups)
+            for provider in self._client.providers:  # a key or a bill may have been put right
+                self._client.resume(provider)
             self._note_reload(ok=True)
             log.info("reloaded: %s", change.summary)
 

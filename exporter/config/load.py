@@ -204,7 +204,7 @@ def _read_query(reader: Reader, node: YamlNode | None) -> QueryConfig:
     found = QueryConfig()
     if node is None:
         return found
-    known = ("url", "timeout", "max_samples", "max_concurrency", "lookback_delta")
+    known = ("url", "timeout", "max_samples", "max_concurrency", "lookback_delta", "log_file")
     entries = reader.mapping(node, "query", known)
     if "url" in entries and not entries["url"].is_null:
         url = reader.string(entries["url"], "query.url") or None
@@ -219,6 +219,9 @@ def _read_query(reader: Reader, node: YamlNode | None) -> QueryConfig:
         if key in entries:
             count = reader.integer(entries[key], f"query.{key}", minimum=1)
             found = _with(found, key, count) if count is not None else found
+    if "log_file" in entries and not entries["log_file"].is_null:
+        path = reader.string(entries["log_file"], "query.log_file")
+        found = replace(found, log_file=Path(path) if path else None)
     return found
 
 

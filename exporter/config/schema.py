@@ -67,6 +67,7 @@ class QueryConfig:
     max_samples: int = option(50_000_000, "most samples one query may load", "samples")
     max_concurrency: int = option(4, "queries evaluated at once", "queries")
     lookback_delta_ms: int = option(5 * MINUTE, "how far back an instant selector looks", "duration")
+    log_file: Path | None = option(None, "file that takes a line of JSON for each query of the HTTP API")
 
 
 @dataclass(frozen=True, slots=True)

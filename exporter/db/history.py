@@ -17,6 +17,8 @@ from exporter.model.samples import SeriesBlock
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PG_EPOCH_MS: Final = 946_684_800_000
+_FIRST_MS: Final = -62_135_596_800_000  # the years 1 to 9999: what a datetime can hold
+_LAST_MS: Final = 253_402_300_799_000
 _ROW: Final = np.dtype(
     [
         ("fields", ">i2"),
@@ -33,6 +35,10 @@ _TRAILER_BYTES: Final = 2
 _SERIES: Final = "select id, name, labels from quantum_series where true"
 _SAMPLES: Final = """
 select series_id, ts, value from quantum_samples where series_id = any($1::int[]) and ts >= $2 and ts <= $3
+"""
+_PRESENT: Final = """
+select id from unnest($1::int[]) id
+where exists (select from quantum_samples where series_id = id and ts >= $2 and ts <= $3)
 """
 _DAYS: Final = """
 select partition::text as name from quantum_day_partitions_before('quantum_samples', 'infinity')
@@ -88,6 +94,15 @@ class History:
         """The label sets that satisfy every matcher, sorted. Raises: StorageError."""
         async with self._database.acquire(Purpose.READ) as connection:
             return sorted((await self._series(connection, matchers)).values())
+
+    async def series_between(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> list[LabelSet]:
+        """As `series`, those with a sample at start_ms <= ts <= end_ms. Raises: StorageError."""
+        async with self._database.acquire(Purpose.READ) as connection:
+            series = await self._series(connection, matchers)
+            if not series:
+                return []
+            rows = await connection.fetch(_PRESENT, list(series), _time(start_ms), _time(end_ms))
+        return sorted(series[row["id"]] for row in rows)
 
     async def time_range(self) -> tuple[int, int] | None:
         """The oldest and the newest stored time in Unix milliseconds, None where there is no sample.
@@ -157,7 +172,7 @@ def _block(series: dict[int, LabelSet], raw: bytes) -> SeriesBlock:
 
 
 def _time(ms: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=ms)
+    return _EPOCH + timedelta(milliseconds=min(max(ms, _FIRST_MS), _LAST_MS))
 
 
 def _ms(time: datetime) -> int:

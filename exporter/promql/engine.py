@@ -95,11 +95,31 @@ class Engine:
             self._prepared[text] = known
         return known
 
-    def reads(self, query: str | Prepared, start_ms: int, end_ms: int, step_ms: int = 0) -> list[Read]:
+    def over(self, source: SeriesSource) -> Engine:
+        """An engine with the same limits over another source."""
+        return Engine(
+            source,
+            lookback_delta_ms=self._lookback_ms,
+            max_samples=self._max_samples,
+            timeout_s=self._timeout_s,
+            monotonic=self._monotonic,
+            subquery_step_ms=self._subquery_step_ms,
+        )
+
+    def reads(
+        self,
+        query: str | Prepared,
+        start_ms: int,
+        end_ms: int,
+        step_ms: int = 0,
+        *,
+        lookback_delta_ms: int | None = None,
+    ) -> list[Read]:
         """What an evaluation will ask the source for; closed ranges in milliseconds."""
         prepared = self.prepare(query) if isinstance(query, str) else query
         plan = prepared.plan(start_ms, end_ms, step_ms)
-        return reads(plan, start_ms, end_ms, self._lookback_ms)
+        lookback_ms = self._lookback_ms if lookback_delta_ms is None else lookback_delta_ms
+        return reads(plan, start_ms, end_ms, lookback_ms)
 
     def estimate(self, query: str | Prepared, start_ms: int, end_ms: int, step_ms: int = 0) -> int | None:
         """About how many samples and results an evaluation touches; None where that is not known at once.

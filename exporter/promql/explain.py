@@ -9,6 +9,7 @@ import numpy as np
 
 from exporter.promql.engine import Engine, Prepared
 from exporter.promql.floats import api_float
+from exporter.promql.limits import Cancel
 from exporter.promql.matrix import Operand, RangeOperand, Scalars, StepMatrix, StringOperand
 from exporter.promql.plan import Node
 from exporter.promql.printer import to_text
@@ -74,12 +75,18 @@ class _Watch:
 
 
 def explain(
-    engine: Engine, query: str | Prepared, time_ms: int, monotonic: Callable[[], float]
+    engine: Engine,
+    query: str | Prepared,
+    time_ms: int,
+    monotonic: Callable[[], float],
+    *,
+    timeout_s: float | None = None,
+    cancel: Cancel | None = None,
 ) -> tuple[Result, Step]:
     """The answer of an instant query and the tree of its sub-expressions. Raises: QueryError."""
     prepared = engine.prepare(query) if isinstance(query, str) else query
     watch = _Watch(prepared, monotonic)
-    return engine.query(prepared, time_ms, observer=watch), watch.root
+    return engine.query(prepared, time_ms, observer=watch, timeout_s=timeout_s, cancel=cancel), watch.root
 
 
 def explain_range(

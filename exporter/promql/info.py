@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.errors import QueryError
-from exporter.model.labels import METRIC_NAME, LabelSet, Matcher, MatchOp
+from exporter.model.labels import METRIC_NAME, LabelSet, Matcher
 from exporter.promql.matrix import SAME_LABELSET, Operand, StepMatrix, merge_equal
-from exporter.promql.plan import Function, Node, Select, Window, walk
+from exporter.promql.plan import Function, Select, info_select
 from exporter.promql.read import select_points
 from exporter.promql.seriesset import Bools, Ints, SeriesSet
 
@@ -27,31 +27,22 @@ def info(evaluation: Evaluation, node: Function) -> Operand:
     """The first argument's series with the data labels of their info series."""
     base = evaluation.value(node.args[0])
     assert isinstance(base, StepMatrix)
-    selector = node.args[1] if len(node.args) > 1 else None
-    matchers = selector.matchers if isinstance(selector, Select) else ()
-    names = tuple(matcher for matcher in matchers if matcher.name == METRIC_NAME)
-    if not names:
-        names = (Matcher(METRIC_NAME, MatchOp.EQUAL, "target_info"),)
-    elif all(matcher.op in (MatchOp.NOT_EQUAL, MatchOp.NOT_REGEX) for matcher in names):
-        names = (*names, Matcher(METRIC_NAME, MatchOp.REGEX, ".+_info"))
-    data = tuple(matcher for matcher in matchers if matcher.name != METRIC_NAME)
+    select = info_select(node)
+    names = tuple(matcher for matcher in select.matchers if matcher.name == METRIC_NAME)
+    data = tuple(matcher for matcher in select.matchers if matcher.name != METRIC_NAME)
     # Info series themselves pass unchanged.
     ignored = np.array(
         [all(matcher.matches(labels.name) for matcher in names) for labels in base.series.labels], np.bool_
     )
-    found = _read(evaluation, node.args[0], names + data)
+    found = _read(evaluation, select)
     chosen, groups = _newest(base.series, ignored, *found)
     return _enriched(base, ignored, chosen, groups, found[0].series, data)
 
 
-def _read(evaluation: Evaluation, expr: Node, matchers: tuple[Matcher, ...]) -> tuple[StepMatrix, np.ndarray]:
-    """The info series at every step, at the time of the first selector of the expression."""
-    first = next((node for node in walk(expr) if isinstance(node, (Select, Window))), None)
-    select = first.select if isinstance(first, Window) else first
-    offset_ms, at = (select.offset_ms, select.at) if select is not None else (0, None)
-    node = Select(0, expr.start, at is not None, "", matchers, 0, at, False, False)
-    times = evaluation.times(at, offset_ms)
-    matrix, stamps = select_points(evaluation.reader, node, times, evaluation.budget, stamps=True)
+def _read(evaluation: Evaluation, select: Select) -> tuple[StepMatrix, np.ndarray]:
+    """The info series at every step."""
+    times = evaluation.times(select.at, select.offset_ms)
+    matrix, stamps = select_points(evaluation.reader, select, times, evaluation.budget, stamps=True)
     assert stamps is not None
     return matrix, stamps
 

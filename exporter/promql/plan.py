@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from exporter.model.labels import Matcher
+from exporter.model.labels import METRIC_NAME, Matcher, MatchOp
 from exporter.promql.ast import At, ValueType, VectorMatching
 
 
@@ -159,6 +159,32 @@ def walk(node: Node) -> Iterator[Node]:
         yield from walk(child)
 
 
+def first_select(node: Node) -> Select | None:
+    """The first selector of an expression."""
+    return next((one for one in walk(node) if isinstance(one, Select)), None)
+
+
+def info_names(matchers: tuple[Matcher, ...]) -> tuple[Matcher, ...]:
+    """The matchers on the name of the series that `info` takes labels from, of its selector's matchers."""
+    names = tuple(matcher for matcher in matchers if matcher.name == METRIC_NAME)
+    if not names:
+        return (Matcher(METRIC_NAME, MatchOp.EQUAL, "target_info"),)
+    if all(matcher.op in (MatchOp.NOT_EQUAL, MatchOp.NOT_REGEX) for matcher in names):
+        return (*names, Matcher(METRIC_NAME, MatchOp.REGEX, ".+_info"))
+    return names
+
+
+def info_select(node: Function) -> Select:
+    """The read of `info` for its series: at the time of the first selector of its first argument."""
+    selector = node.args[1] if len(node.args) > 1 else None
+    matchers = selector.matchers if isinstance(selector, Select) else ()
+    data = tuple(matcher for matcher in matchers if matcher.name != METRIC_NAME)
+    first = first_select(node.args[0])
+    offset_ms, at = (first.offset_ms, first.at) if first is not None else (0, None)
+    wanted = info_names(matchers) + data
+    return Select(0, node.args[0].start, at is not None, "", wanted, offset_ms, at, False, False)
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
     """Samples that a query will ask for: matchers and a closed range in milliseconds."""
@@ -199,6 +225,9 @@ def reads(
             )
         case _:
             found: list[Read] = []
-            for child in children(node):
+            parts = children(node)
+            if isinstance(node, Function) and node.name == "info":
+                parts = (node.args[0], info_select(node))
+            for child in parts:
                 found += reads(child, start_ms, end_ms, lookback_ms, bounds)
             return found

@@ -1,88 +1,117 @@
-"""The embedded engine behind an asynchronous face: worker threads, a concurrency gate, a query log."""
+"""The embedded engine behind an asynchronous face: long reads, worker threads, a concurrency gate, limits."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from exporter.clock import Clock
 from exporter.errors import QueryError, QueryErrorKind
+from exporter.model.found import Found
 from exporter.model.labels import LabelSet, Matcher
 from exporter.promql.engine import Engine
+from exporter.promql.explain import Step, explain
+from exporter.promql.plan import Read
 from exporter.promql.values import Result
+from exporter.query.log import QueryLog, iso
+from exporter.query.metrics import QueryMetrics
+from exporter.query.older import OlderSamples
 from exporter.storage import MemoryStorage
 
-log = logging.getLogger("exporter.query")
+_SMALL = 20_000  # samples; the way to a thread and back costs more than such a query
+_LONG_TEXT = 4096  # characters; parsing more may hold up the event loop
 T = TypeVar("T")
 
 
-class QueryMetrics:
-    """How the query API is used."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one query may use, and how many may run at once; the others wait inside their timeout."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.duration = Histogram(
-            "quantum_query_duration_seconds",
-            "Time to evaluate a query of the HTTP API, waiting included.",
-            ["kind"],
-            registry=registry,
-            buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 1, 2.5, 10, 30),
-        )
-        self.failures = Counter(
-            "quantum_query_failures_total",
-            "Queries of the HTTP API that failed.",
-            ["kind"],
-            registry=registry,
-        )
-        self.running = Gauge(
-            "quantum_queries_running", "Queries under evaluation or waiting for a place.", registry=registry
-        )
-        for kind in ("instant", "range", "labels"):
-            self.duration.labels(kind)
-            self.failures.labels(kind)
+    timeout_s: float = 30.0
+    max_samples: int = 50_000_000
+    max_concurrency: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """A query as it was asked; `step_ms` 0 is an instant query."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+    step_ms: int
+    lookback_delta_ms: int | None
+
+    def params(self) -> dict[str, Any]:
+        """As the query log writes it."""
+        start, end = iso(self.start_ms), iso(self.end_ms)
+        return {"end": end, "query": self.text, "start": start, "step": self.step_ms // 1000}
+
+
+class _Stop:
+    """Tells an evaluation in its thread that nobody waits for it any more."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+
+Evaluate = Callable[[Engine, float, _Stop], T]
 
 
 class LocalQueries:
-    """Evaluates on the embedded engine, `max_concurrency` at once; the others wait inside their timeout."""
+    """PromQL over the head and, for what is older, the long memory."""
 
     def __init__(
         self,
         storage: MemoryStorage,
         engine: Engine,
         *,
-        timeout_s: float,
-        max_concurrency: int,
+        limits: Limits,
         clock: Clock,
         metrics: QueryMetrics,
-        log_queries: bool = False,
+        older: OlderSamples | None = None,
+        query_log: QueryLog | None = None,
     ) -> None:
         self._storage = storage
         self._engine = engine
-        self._timeout_s = timeout_s
-        self._gate = asyncio.Semaphore(max_concurrency)
-        self._pool = ThreadPoolExecutor(max_concurrency, thread_name_prefix="query")
+        self._limits = limits
+        self._gate = asyncio.Semaphore(limits.max_concurrency)
+        self._pool = ThreadPoolExecutor(limits.max_concurrency, thread_name_prefix="query")
         self._clock = clock
         self._metrics = metrics
-        self._log_queries = log_queries
+        self._older = older
+        self._query_log = query_log
 
     def close(self) -> None:
         """Take no more queries."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._query_log is not None:
+            self._query_log.close()
 
     async def instant(
         self, text: str, ts_ms: int, *, timeout_s: float | None = None, lookback_delta_ms: int | None = None
     ) -> Result:
         """Evaluate at one time. Raises: QueryError."""
-        return await self._run(
-            "instant",
-            text,
+        ask = _Ask(text, ts_ms, ts_ms, 0, lookback_delta_ms)
+        result, warnings = await self._query(
+            ask,
             timeout_s,
-            lambda left: self._engine.query(text, ts_ms, timeout_s=left, lookback_delta_ms=lookback_delta_ms),
+            lambda engine, left_s, stop: engine.query(
+                text, ts_ms, timeout_s=left_s, lookback_delta_ms=lookback_delta_ms, cancel=stop
+            ),
+            lambda result: result.samples,
         )
+        return _warned(result, warnings)
 
     async def range(
         self,
@@ -95,60 +124,179 @@ class LocalQueries:
         lookback_delta_ms: int | None = None,
     ) -> Result:
         """Evaluate at each step of a range. Raises: QueryError."""
-        return await self._run(
-            "range",
-            text,
+        ask = _Ask(text, start_ms, end_ms, step_ms, lookback_delta_ms)
+        result, warnings = await self._query(
+            ask,
             timeout_s,
-            lambda left: self._engine.query_range(
-                text, start_ms, end_ms, step_ms, timeout_s=left, lookback_delta_ms=lookback_delta_ms
+            lambda engine, left_s, stop: engine.query_range(
+                text,
+                start_ms,
+                end_ms,
+                step_ms,
+                timeout_s=left_s,
+                lookback_delta_ms=lookback_delta_ms,
+                cancel=stop,
             ),
+            lambda result: result.samples,
         )
+        return _warned(result, warnings)
+
+    async def explain(self, text: str, ts_ms: int, *, timeout_s: float | None = None) -> tuple[Result, Step]:
+        """The answer of an instant query and the tree of its sub-expressions. Raises: QueryError."""
+        (result, root), warnings = await self._query(
+            _Ask(text, ts_ms, ts_ms, 0, None),
+            timeout_s,
+            lambda engine, left_s, stop: explain(
+                engine, text, ts_ms, self._clock.monotonic, timeout_s=left_s, cancel=stop
+            ),
+            lambda pair: pair[0].samples,
+        )
+        return _warned(result, warnings), root
 
     async def series(
         self, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int
-    ) -> Sequence[LabelSet]:
+    ) -> Found[LabelSet]:
         """The series that match any set, in label order."""
-        return await self._run(
-            "labels", "series", None, lambda _: self._storage.series(matcher_sets, start_ms, end_ms)
-        )
+        recent = await self._thread(lambda: self._storage.series(matcher_sets, start_ms, end_ms))
+        older = await self._older_series(matcher_sets, start_ms, end_ms)
+        if not older.items:
+            return Found(recent, older.warnings)
+        return Found(sorted({*recent, *older.items}), older.warnings)
 
     async def label_names(
         self, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int
-    ) -> Sequence[str]:
+    ) -> Found[str]:
         """The label names of the matching series, sorted."""
-        return await self._run(
-            "labels", "labels", None, lambda _: self._storage.label_names(matcher_sets, start_ms, end_ms)
-        )
+        recent = await self._thread(lambda: self._storage.label_names(matcher_sets, start_ms, end_ms))
+        older = await self._older_series(matcher_sets, start_ms, end_ms)
+        names = {name for labels in older.items for name, _ in labels.pairs}
+        return Found(sorted(names.union(recent)), older.warnings)
 
     async def label_values(
         self, name: str, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int
-    ) -> Sequence[str]:
+    ) -> Found[str]:
         """The values of one label, sorted."""
-        return await self._run(
-            "labels", name, None, lambda _: self._storage.label_values(name, matcher_sets, start_ms, end_ms)
-        )
+        recent = await self._thread(lambda: self._storage.label_values(name, matcher_sets, start_ms, end_ms))
+        older = await self._older_series(matcher_sets, start_ms, end_ms)
+        values = {value for labels in older.items if (value := labels.get(name))}
+        return Found(sorted(values.union(recent)), older.warnings)
 
-    async def _run(self, kind: str, text: str, timeout_s: float | None, evaluate: Callable[[float], T]) -> T:
-        allowed_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
+    async def _older_series(
+        self, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int
+    ) -> Found[LabelSet]:
+        if self._older is None:
+            return Found(())
+        return await self._older.series(matcher_sets, start_ms, end_ms)
+
+    async def _thread(self, find: Callable[[], T]) -> T:
+        """A label query in a thread, timed."""
         started = self._clock.monotonic()
         self._metrics.running.inc()
         try:
-            try:
-                async with asyncio.timeout(allowed_s):
-                    await self._gate.acquire()
-            except TimeoutError:
-                raise QueryError("query timed out in query queue", QueryErrorKind.TIMEOUT) from None
-            left_s = allowed_s - (self._clock.monotonic() - started)
-            future = asyncio.get_running_loop().run_in_executor(self._pool, evaluate, left_s)
-            # A client that goes away does not free the place while the thread still works.
-            future.add_done_callback(lambda _: self._gate.release())
-            return await asyncio.shield(future)
-        except QueryError:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, find)
+        finally:
+            self._metrics.running.dec()
+            self._metrics.duration.labels("labels").observe(self._clock.monotonic() - started)
+
+    async def _query(
+        self, ask: _Ask, timeout_s: float | None, evaluate: Evaluate[T], peak: Callable[[T], int]
+    ) -> tuple[T, tuple[str, ...]]:
+        """Evaluate, timed, counted and logged."""
+        allowed_s = self._limits.timeout_s if timeout_s is None else min(timeout_s, self._limits.timeout_s)
+        kind = "range" if ask.step_ms else "instant"
+        started = self._clock.monotonic()
+        waited = [0.0]
+        error, samples = "query was canceled", 0
+        self._metrics.running.inc()
+        try:
+            value, warnings = await self._evaluate(ask, allowed_s, evaluate, waited)
+            error, samples = "", peak(value)
+            return value, warnings
+        except QueryError as failure:
+            error = str(failure)
             self._metrics.failures.labels(kind).inc()
             raise
         finally:
             self._metrics.running.dec()
             took_s = self._clock.monotonic() - started
             self._metrics.duration.labels(kind).observe(took_s)
-            if self._log_queries:
-                log.info("query kind=%s duration_s=%.4f query=%r", kind, took_s, text)
+            if self._query_log is not None:
+                self._query_log.write(
+                    ask.params(),
+                    ts_ms=self._clock.now_ms(),
+                    queued_s=waited[0],
+                    total_s=took_s,
+                    peak_samples=samples,
+                    error=error,
+                )
+
+    async def _evaluate(
+        self, ask: _Ask, allowed_s: float, evaluate: Evaluate[T], waited: list[float]
+    ) -> tuple[T, tuple[str, ...]]:
+        """In place where it is small, else in a thread once there is a place; older samples come first."""
+        deadline_s = self._clock.monotonic() + allowed_s
+        if len(ask.text) <= _LONG_TEXT:
+            older = self._older_reads(ask)
+            size = self._engine.estimate(ask.text, ask.start_ms, ask.end_ms, ask.step_ms)
+            if not older and size is not None and size <= _SMALL:
+                return evaluate(self._engine, allowed_s, _Stop()), ()
+        started = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(allowed_s):
+                await self._gate.acquire()
+        except TimeoutError:
+            raise QueryError("query timed out in query queue", QueryErrorKind.TIMEOUT) from None
+        waited[0] = self._clock.monotonic() - started
+        freed = False
+        try:
+            if len(ask.text) > _LONG_TEXT:
+                older = await self._in_thread(lambda: self._older_reads(ask))
+            engine, warnings = self._engine, tuple[str, ...]()
+            if older and self._older is not None:
+                engine, warnings = await self._with_older(older, deadline_s)
+            left_s = deadline_s - self._clock.monotonic()
+            stop = _Stop()
+            future = asyncio.get_running_loop().run_in_executor(
+                self._pool, lambda: evaluate(engine, left_s, stop)
+            )
+            # Nobody may wait any more, but the place is taken for as long as the thread works.
+            freed = True
+            future.add_done_callback(self._free)
+            try:
+                return await asyncio.shield(future), warnings
+            except asyncio.CancelledError:
+                stop.set()
+                raise
+        finally:
+            if not freed:
+                self._gate.release()
+
+    def _free(self, future: asyncio.Future[Any]) -> None:
+        self._gate.release()
+        if not future.cancelled():
+            future.exception()  # of a query that nobody waits for: seen
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _older_reads(self, ask: _Ask) -> list[Read]:
+        if self._older is None:
+            return []
+        return self._older.needed(
+            self._engine.reads(
+                ask.text, ask.start_ms, ask.end_ms, ask.step_ms, lookback_delta_ms=ask.lookback_delta_ms
+            )
+        )
+
+    async def _with_older(self, reads: Sequence[Read], deadline_s: float) -> tuple[Engine, tuple[str, ...]]:
+        assert self._older is not None
+        try:
+            async with asyncio.timeout(max(0.0, deadline_s - self._clock.monotonic())):
+                source, warnings = await self._older.source(reads, self._limits.max_samples)
+        except TimeoutError:
+            raise QueryError("query timed out in expression evaluation", QueryErrorKind.TIMEOUT) from None
+        return self._engine.over(source), warnings
+
+
+def _warned(result: Result, warnings: tuple[str, ...]) -> Result:
+    return replace(result, warnings=(*result.warnings, *warnings)) if warnings else result

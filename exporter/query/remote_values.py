@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from exporter.errors import QueryError, QueryErrorKind
+from exporter.model.found import Found
 from exporter.model.labels import LabelSet, Matcher
+from exporter.promql.explain import Step
 from exporter.promql.values import InstantVector, RangeMatrix, Result, ScalarValue, StringValue, Value
 from exporter.query.remote import Answer, RemoteApi, seconds
 
@@ -84,25 +87,35 @@ class RemoteQueries:
         params = [("query", text), *times, *_options(timeout_s, lookback_delta_ms)]
         return _result(await self.api.ask("query_range", params), end_ms)
 
+    async def explain(self, text: str, ts_ms: int, *, timeout_s: float | None = None) -> tuple[Result, Step]:
+        """Raises: QueryError: only the embedded engine can tell."""
+        raise QueryError(
+            f'"{text}" is not explained (at {seconds(ts_ms)}, timeout {timeout_s}): query.url names another '
+            "engine, and only the embedded one can",
+            QueryErrorKind.UNSUPPORTED,
+        )
+
     async def series(
         self, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int
-    ) -> Sequence[LabelSet]:
+    ) -> Found[LabelSet]:
         """The series that match any set."""
         answer = await self.api.ask("series", _selection(matcher_sets, start_ms, end_ms))
-        return [LabelSet.of(labels) for labels in answer.data]
+        return Found([LabelSet.of(labels) for labels in answer.data], answer.warnings)
 
     async def label_names(
         self, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int
-    ) -> Sequence[str]:
+    ) -> Found[str]:
         """The label names of the matching series."""
-        return list((await self.api.ask("labels", _selection(matcher_sets, start_ms, end_ms))).data)
+        answer = await self.api.ask("labels", _selection(matcher_sets, start_ms, end_ms))
+        return Found(list(answer.data), answer.warnings)
 
     async def label_values(
         self, name: str, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int
-    ) -> Sequence[str]:
+    ) -> Found[str]:
         """The values of one label."""
         params = _selection(matcher_sets, start_ms, end_ms)
-        return list((await self.api.ask(f"label/{name}/values", params, post=False)).data)
+        answer = await self.api.ask(f"label/{quote(name, safe='')}/values", params, post=False)
+        return Found(list(answer.data), answer.warnings)
 
 
 def _result(answer: Answer, ts_ms: int) -> Result:

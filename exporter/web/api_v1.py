@@ -8,15 +8,17 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from exporter import __version__
-from exporter.errors import QueryError, StorageError
+from exporter.errors import QueryError, QueryErrorKind, StorageError
+from exporter.model.found import Found
 from exporter.model.labels import Matcher
+from exporter.promql.explain import Step
 from exporter.promql.parse import parse_expr, parse_selector
 from exporter.promql.printer import to_pretty
 from exporter.promql.values import InstantVector, RangeMatrix, Result
@@ -46,6 +48,9 @@ _CODES = {
 # Clients read features off this version; it names the API level, then what answers.
 API_VERSION = f"3.0.0+quantum-exporter.{__version__}"
 
+_HANG_UP_CHECK_S = 0.25
+_MANY = 10_000  # points that are written in a thread
+T = TypeVar("T")
 Params = Mapping[str, Sequence[str]]
 Handler = Callable[[Params, web.Request], Awaitable[web.Response]]
 
@@ -82,6 +87,8 @@ class ApiV1:
             "labels": self.labels,
             "series": self.series,
             "format_query": self.format_query,
+            "query_explain": self.query_explain,
+            "query_exemplars": self.query_exemplars,
         }
         for path, handler in both.items():
             router.add_get(f"/api/v1/{path}", _wrapped(handler))
@@ -93,7 +100,6 @@ class ApiV1:
             "alerts": self.alerts,
             "alertmanagers": self.alertmanagers,
             "targets": self.targets,
-            "query_exemplars": self.query_exemplars,
             "status/buildinfo": self.buildinfo,
             "status/config": self.config,
             "status/flags": self.flags,
@@ -101,7 +107,6 @@ class ApiV1:
             "status/tsdb": self.tsdb,
         }.items():
             router.add_get(f"/api/v1/{path}", _wrapped(handler))
-        router.add_post("/api/v1/query_exemplars", _wrapped(self.query_exemplars))
 
     # queries
 
@@ -112,12 +117,13 @@ class ApiV1:
         timeout_s, lookback = _timeout(params), _lookback(params)
         text = _first(params, "query")
         try:
-            result = await self._deps.queries.instant(
-                text, ts_ms, timeout_s=timeout_s, lookback_delta_ms=lookback
+            result = await _while_connected(
+                request,
+                self._deps.queries.instant(text, ts_ms, timeout_s=timeout_s, lookback_delta_ms=lookback),
             )
         except QueryError as error:
             return _query_failure(error)
-        return _result(result, limit)
+        return await _result(result, limit)
 
     async def query_range(self, params: Params, request: web.Request) -> web.Response:
         """Range query."""
@@ -130,17 +136,33 @@ class ApiV1:
         check_range(start_ms, end_ms, step_ms)
         timeout_s, lookback = _timeout(params), _lookback(params)
         try:
-            result = await self._deps.queries.range(
-                _first(params, "query"),
-                start_ms,
-                end_ms,
-                step_ms,
-                timeout_s=timeout_s,
-                lookback_delta_ms=lookback,
+            result = await _while_connected(
+                request,
+                self._deps.queries.range(
+                    _first(params, "query"),
+                    start_ms,
+                    end_ms,
+                    step_ms,
+                    timeout_s=timeout_s,
+                    lookback_delta_ms=lookback,
+                ),
             )
         except QueryError as error:
             return _query_failure(error)
-        return _result(result, limit)
+        return await _result(result, limit)
+
+    async def query_explain(self, params: Params, request: web.Request) -> web.Response:
+        """Instant query with the tree of its sub-expressions; an endpoint of our own."""
+        ts_ms = self._time(params, "time", self._deps.clock.now_ms())
+        timeout_s = _timeout(params)
+        try:
+            result, root = await _while_connected(
+                request,
+                self._deps.queries.explain(_first(params, "query"), ts_ms, timeout_s=timeout_s),
+            )
+        except QueryError as error:
+            return _query_failure(error)
+        return success({"time": ts_ms / 1000, "tree": explained(root)}, result.warnings, result.infos)
 
     async def format_query(self, params: Params, request: web.Request) -> web.Response:
         """The query, laid out."""
@@ -340,12 +362,45 @@ def _query_failure(error: QueryError) -> web.Response:
     return failure(error.kind.error_type, message)
 
 
-def _result(result: Result, limit: int) -> web.Response:
+async def _while_connected(request: web.Request, answer: Coroutine[Any, Any, T]) -> T:
+    """The answer; a client that hangs up cancels what works on it.
+
+    Raises: QueryError (CANCELED) then, and whatever the answer raises.
+    """
+    task = asyncio.ensure_future(answer)
+    try:
+        while not (await asyncio.wait((task,), timeout=_HANG_UP_CHECK_S))[0]:
+            if request.transport is None or request.transport.is_closing():
+                raise QueryError("query was canceled in expression evaluation", QueryErrorKind.CANCELED)
+    finally:
+        task.cancel()  # nothing where it is done
+    return task.result()
+
+
+def explained(root: Step) -> dict[str, Any]:
+    """A sub-expression and its parts; times in seconds."""
+    document: dict[str, Any] = {"expr": root.text, "type": root.kind}
+    if root.value:
+        document["value"] = root.value
+    return {
+        **document,
+        "series": root.series,
+        "samples": root.samples,
+        "seconds": round(root.seconds, 9),
+        "ownSeconds": round(root.own_seconds, 9),
+        "parts": [explained(part) for part in root.parts],
+    }
+
+
+async def _result(result: Result, limit: int) -> web.Response:
     warnings, value = list(result.warnings), result.value
     if limit and isinstance(value, (InstantVector, RangeMatrix)) and len(value) > limit:
         result = replace(result, value=_head(value, limit))
         warnings.append("results truncated due to limit")
-    return success(encode.RawJson(result.to_json_bytes()), warnings, result.infos)
+        value = result.value
+    points = value.values.size if isinstance(value, (InstantVector, RangeMatrix)) else 1
+    text = await asyncio.to_thread(result.to_json_bytes) if points > _MANY else result.to_json_bytes()
+    return success(encode.RawJson(text), warnings, result.infos)
 
 
 def _head(value: InstantVector | RangeMatrix, limit: int) -> InstantVector | RangeMatrix:
@@ -359,10 +414,10 @@ def _head(value: InstantVector | RangeMatrix, limit: int) -> InstantVector | Ran
     return RangeMatrix(labels, value.ts_ms, value.values[:limit], present)
 
 
-def _limited(found: Sequence[Any], limit: int) -> web.Response:
-    if limit and len(found) > limit:
-        return success(list(found)[:limit], ["results truncated due to limit"])
-    return success(list(found))
+def _limited(found: Found[Any], limit: int) -> web.Response:
+    if limit and len(found.items) > limit:
+        return success(list(found.items)[:limit], [*found.warnings, "results truncated due to limit"])
+    return success(list(found.items), found.warnings)
 
 
 def _unescape(name: str) -> str:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from exporter.clock import Clock
+from exporter.model.found import Found
 from exporter.model.labels import LabelSet, Matcher
+from exporter.promql.explain import Step
 from exporter.promql.values import Result
 from exporter.rules.evaluation import GroupView
 
@@ -32,19 +34,22 @@ class QueryService(Protocol):
     ) -> Result:
         """Evaluate at each step of a range."""
 
+    async def explain(self, text: str, ts_ms: int, *, timeout_s: float | None = None) -> tuple[Result, Step]:
+        """The answer of an instant query and the tree of its sub-expressions."""
+
     async def series(
         self, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int
-    ) -> Sequence[LabelSet]:
+    ) -> Found[LabelSet]:
         """The series that match any set, in label order."""
 
     async def label_names(
         self, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int
-    ) -> Sequence[str]:
+    ) -> Found[str]:
         """The label names of the matching series, sorted."""
 
     async def label_values(
         self, name: str, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int
-    ) -> Sequence[str]:
+    ) -> Found[str]:
         """The values of one label, sorted."""
 
 
