@@ -79,7 +79,9 @@ class Block:
         alive = newest_ms[refs] >= sealed.first_ms
         if bool(alive.all()):
             sealed.seal()
-            self.chunks.append(Chunk(self.layout, sealed.tracked.copy(), self._next_rows()))
+            self.chunks.append(
+                Chunk(self.layout, sealed.tracked.copy(), sealed.falls_after(), self._next_rows())
+            )
         else:
             self._relay(np.zeros(0, np.int64), newest_ms)
 
@@ -92,21 +94,26 @@ class Block:
         else:
             keep = np.arange(len(refs))
         layout = Layout(np.concatenate([refs[keep], born]))
-        last, tracked = self._last[keep], sealed.tracked[keep]
+        known = {
+            "last": self._last[keep],
+            "tracked": sealed.tracked[keep],
+            "falls": sealed.falls_after()[keep],
+        }
         if sealed.count:
             sealed.seal()
         else:
             self.chunks.pop()
-        self._start(layout, {"last": last, "tracked": tracked})
+        self._start(layout, known)
 
     def _start(self, layout: Layout, known: dict[str, np.ndarray]) -> None:
         self.layout = layout
         self._last: Float64s = np.full(layout.capacity, np.nan)
         tracked = np.ones(layout.capacity, np.bool_)
-        if known:
-            self._last[: len(known["last"])] = known["last"]
-            tracked[: len(known["tracked"])] = known["tracked"]
-        self.chunks.append(Chunk(layout, tracked, self._next_rows()))
+        falls = np.zeros(layout.capacity, np.uint8)
+        for name, into in (("last", self._last), ("tracked", tracked), ("falls", falls)):
+            if name in known:
+                into[: len(known[name])] = known[name]
+        self.chunks.append(Chunk(layout, tracked, falls, self._next_rows()))
 
     def _next_rows(self) -> int:
         """Rows of the next chunk: a quarter of those there are, so that little stands unused."""

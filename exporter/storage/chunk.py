@@ -20,7 +20,7 @@ ABSENT: float = struct.unpack("<d", struct.pack("<Q", ABSENT_BITS))[0]
 CHUNK_ROWS = 240  # one hour at 15 s; a truncation keeps at most one such chunk too much
 FIRST_ROWS = 16
 _TRIM_BYTES = 4 << 20  # a larger array is not copied to give back rows that were never touched
-_MAX_RESETS = 3  # a column that falls more often inside one chunk is no counter: not tracked
+_MAX_RESETS = 3  # a column that falls more often in about a chunk's time is no counter: not tracked
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.intp]
@@ -80,7 +80,7 @@ class Chunk:
         "values",
     )
 
-    def __init__(self, layout: Layout, tracked: Bools, rows: int) -> None:
+    def __init__(self, layout: Layout, tracked: Bools, falls: npt.NDArray[np.uint8], rows: int) -> None:
         self.layout = layout
         self.count = 0
         self.samples = 0
@@ -89,7 +89,7 @@ class Chunk:
         # First row from which a column has had a sample in every row so far.
         self.clean_from: npt.NDArray[np.int32] = np.zeros(layout.capacity, np.int32)
         self.tracked = tracked
-        self.falls: npt.NDArray[np.uint8] = np.zeros(layout.capacity, np.uint8)
+        self.falls = falls  # how often each column fell lately
         self._events: tuple[Int64s, Int64s, Float64s] = _NO_EVENTS
         self._pending: list[tuple[int, Ints, Float64s]] = []
 
@@ -163,23 +163,25 @@ class Chunk:
         self.clean_from[cols[stale]] = row + 1
 
     def events(self) -> tuple[Int64s, Int64s, Float64s]:
-        """Falls as (rows, columns, value before), ordered by row; those of untracked columns may lack."""
+        """Falls of tracked columns as (rows, columns, value before), ordered by row."""
         if self._pending:
-            rows = [np.full(len(cols), row, np.int64) for row, cols, _ in self._pending]
-            self._events = (
-                np.concatenate([self._events[0], *rows]),
-                np.concatenate([self._events[1], *[cols for _, cols, _ in self._pending]]),
-                np.concatenate([self._events[2], *[amounts for _, _, amounts in self._pending]]),
+            rows = np.concatenate(
+                [self._events[0], *[np.full(len(cols), row, np.int64) for row, cols, _ in self._pending]]
             )
+            at = np.concatenate([self._events[1], *[cols for _, cols, _ in self._pending]])
+            amounts = np.concatenate([self._events[2], *[before for _, _, before in self._pending]])
+            keep = self.tracked[at]
+            self._events = (rows[keep], at[keep], amounts[keep])
             self._pending = []
         return self._events
 
+    def falls_after(self) -> npt.NDArray[np.uint8]:
+        """The count of falls to go on with: halved after a chunk of full size."""
+        return self.falls // np.uint8(2 if self.count >= CHUNK_ROWS else 1)
+
     def seal(self) -> None:
         """Give back what the rows and the falls no longer need."""
-        rows, cols, amounts = self.events()
-        keep = self.tracked[cols]
-        if not bool(keep.all()):
-            self._events = (rows[keep], cols[keep], amounts[keep])
+        self.events()
         if self.count < len(self.ts_ms) and self.values.nbytes <= _TRIM_BYTES:
             self.values = self.values[: self.count].copy()
             self.ts_ms = self.ts_ms[: self.count].copy()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from exporter.model.samples import Float64s, Int64s
 from exporter.promql.seriesset import SeriesSet
@@ -17,28 +18,59 @@ from exporter.storage.loose import LooseStore
 _PIECE_CELLS = 1 << 22  # cells looked at at a time where series are not on a grid
 
 
+class Placed:
+    """The columns of a selection in one layout: `cols` (C,), -1 where a series has none."""
+
+    __slots__ = ("_capacity", "_inverse", "cols", "known", "where")
+
+    def __init__(self, cols: Ints, capacity: int) -> None:
+        self.cols = cols
+        self.known: bool = bool((cols >= 0).any())  # whether any series stands here
+        self.where: Index = _together(cols)
+        self._capacity = capacity
+        self._inverse: npt.NDArray[np.int32] | None = None
+
+    @property
+    def inverse(self) -> npt.NDArray[np.int32]:
+        """Position in the selection of each column, -1 for others."""
+        if self._inverse is None:
+            inverse = np.full(self._capacity, -1, np.int32)
+            held = np.flatnonzero(self.cols >= 0)
+            inverse[self.cols[held]] = held
+            self._inverse = inverse
+        return self._inverse
+
+
+def _together(cols: Ints) -> Index:
+    """The columns as a slice where they stand side by side."""
+    if not len(cols):
+        return cols
+    first = int(cols[0])
+    if int(cols[-1]) - first == len(cols) - 1 and bool((np.diff(cols) == 1).all()):
+        return slice(first, first + len(cols))
+    return cols
+
+
 class Selection:
     """The series that a set of matchers selects, and their columns in each layout seen so far."""
 
-    __slots__ = ("_columns", "refs", "series")
+    __slots__ = ("_placed", "refs", "series")
 
     def __init__(self, refs: Int64s, series: SeriesSet) -> None:
         self.refs = refs
         self.series = series
-        self._columns: dict[int, tuple[Layout, int, Ints | None]] = {}
+        self._placed: dict[int, tuple[Layout, int, Placed]] = {}
 
-    def columns(self, layout: Layout, size: int) -> Ints | None:
-        """The column of each series in a layout, -1 where it has none; None where no series has one."""
-        known = self._columns.get(id(layout))
+    def placed(self, layout: Layout, size: int) -> Placed:
+        """Where the series stand in a layout."""
+        known = self._placed.get(id(layout))
         if known is not None and known[0] is layout and known[1] == layout.version:
             return known[2]
-        cols: Ints | None = layout.columns(self.refs, size)
-        if cols is not None and not bool((cols >= 0).any()):
-            cols = None
-        if len(self._columns) > 32:
-            self._columns.clear()
-        self._columns[id(layout)] = (layout, layout.version, cols)
-        return cols
+        placed = Placed(layout.columns(self.refs, size), layout.capacity)
+        if len(self._placed) > 32:
+            self._placed.clear()
+        self._placed[id(layout)] = (layout, layout.version, placed)
+        return placed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,14 +82,19 @@ class _Part:
     hi: int
     ts_ms: Int64s
     values: Float64s
-    cols: Ints
+    placed: Placed
+
+    @property
+    def cols(self) -> Ints:
+        """The column of each series of the selection, -1 where it has none."""
+        return self.placed.cols
 
     @classmethod
-    def of(cls, chunk: Chunk, cols: Ints, start_ms: int, end_ms: int) -> _Part | None:
+    def of(cls, chunk: Chunk, placed: Placed, start_ms: int, end_ms: int) -> _Part | None:
         ts_ms = chunk.ts_ms[: chunk.count]
         lo = int(np.searchsorted(ts_ms, start_ms, "left"))
         hi = int(np.searchsorted(ts_ms, end_ms, "right"))
-        return cls(chunk, lo, hi, ts_ms[lo:hi], chunk.values[lo:hi], cols) if lo < hi else None
+        return cls(chunk, lo, hi, ts_ms[lo:hi], chunk.values[lo:hi], placed) if lo < hi else None
 
 
 def read_columns(
@@ -134,11 +171,9 @@ def _parts(selection: Selection, block: Block, start_ms: int, end_ms: int, size:
     parts, known = [], False
     for chunk in block.chunks:
         if chunk.count and chunk.last_ms >= start_ms and chunk.first_ms <= end_ms:
-            cols = selection.columns(chunk.layout, size)
-            known = known or cols is not None
-            if cols is None:
-                cols = np.full(len(selection.refs), -1, np.intp)
-            part = _Part.of(chunk, cols, start_ms, end_ms)
+            placed = selection.placed(chunk.layout, size)
+            known = known or placed.known
+            part = _Part.of(chunk, placed, start_ms, end_ms)
             if part is not None:
                 parts.append(part)
     return parts if known else []
@@ -178,37 +213,45 @@ def _clean(parts: list[_Part]) -> tuple[Bools, Bools]:
 
 
 def _grid(parts: list[_Part], clean: Bools) -> ChunkGrid:
-    if bool(clean.all()):
-        return ChunkGrid(slice(0, len(clean)), len(clean), [_Run(part, part.cols) for part in parts])
-    index = np.flatnonzero(clean)
-    return ChunkGrid(index, len(index), [_Run(part, part.cols[index]) for part in parts])
+    whole = bool(clean.all())
+    index: Index = slice(0, len(clean)) if whole else np.flatnonzero(clean)
+    return ChunkGrid(index, int(np.count_nonzero(clean)), [_Run.of(part, index) for part in parts])
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class _Run:
-    """The columns of a grid in one chunk."""
+    """The columns of a grid in one chunk. `events` are falls as (row of the part, column, amount)."""
 
-    __slots__ = ("cols", "count", "events", "layout_size", "part", "tracked", "ts_ms", "values", "where")
+    part: _Part
+    where: Index
+    events: tuple[Int64s, Int64s, Float64s]
+    tracked: Bools
 
-    def __init__(
-        self, part: _Part, cols: Ints, events: tuple[Int64s, Int64s, Float64s] | None = None
-    ) -> None:
-        """`events` None: made under the head's lock, where the chunk may be asked for them."""
-        self.part = part
-        self.ts_ms = part.ts_ms
-        self.values = part.values
-        self.cols = cols
-        self.count = len(part.ts_ms)
-        first = int(cols[0])
-        together = len(cols) == 1 or (
-            int(cols[-1]) - first == len(cols) - 1 and bool((np.diff(cols) == 1).all())
-        )
-        self.where: Index = slice(first, first + len(cols)) if together else cols
-        if events is None:
-            rows, at, amounts = part.chunk.events()
-            events = (rows - part.lo, at, amounts)
-        self.events = events
-        self.tracked = part.chunk.tracked[cols]
-        self.layout_size = part.chunk.layout.capacity
+    @classmethod
+    def of(cls, part: _Part, index: Index) -> _Run:
+        """Made under the head's lock: the chunk is asked for its falls."""
+        rows, at, amounts = part.chunk.events()
+        if isinstance(index, slice):
+            where, cols = part.placed.where, part.cols
+        else:
+            cols = part.cols[index]
+            where = _together(cols)
+        return cls(part, where, (rows - part.lo, at, amounts), part.chunk.tracked[cols])
+
+    @property
+    def count(self) -> int:
+        """Rows."""
+        return len(self.part.ts_ms)
+
+    @property
+    def values(self) -> Float64s:
+        """The rows of all columns of the chunk."""
+        return self.part.values
+
+    def cut(self, first: int, last: int) -> _Run:
+        """The columns [first, last) of these."""
+        where = part_of(self.where, first, last)
+        return _Run(self.part, where, self.events, self.tracked[first:last])
 
 
 class ChunkGrid:
@@ -220,7 +263,8 @@ class ChunkGrid:
         self._index = index
         self._width = width
         self._runs = runs
-        self._ts_ms = runs[0].ts_ms if len(runs) == 1 else np.concatenate([run.ts_ms for run in runs])
+        times = [run.part.ts_ms for run in runs]
+        self._ts_ms = times[0] if len(times) == 1 else np.concatenate(times)
         self._starts = np.cumsum([0, *[run.count for run in runs]])
 
     @property
@@ -275,7 +319,7 @@ class ChunkGrid:
 
     def part(self, first: int, last: int) -> ChunkGrid:
         """The grid of the columns [first, last)."""
-        runs = [_Run(run.part, run.cols[first:last], run.events) for run in self._runs]
+        runs = [run.cut(first, last) for run in self._runs]
         return ChunkGrid(part_of(self._index, first, last), last - first, runs)
 
     def resets(self, lo: int, hi: int) -> Resets:
@@ -284,13 +328,15 @@ class ChunkGrid:
         untracked = np.zeros(self._width, np.bool_)
         for run in self._runs:
             untracked |= ~run.tracked
+        # Position in the selection -> column of this grid; the last entry stands for "not selected".
+        places = np.full(len(self._runs[0].part.cols) + 1, -1, np.intp)
+        places[self._index] = np.arange(self._width)
+        places[-1] = -1
         for start, run in zip(self._starts.tolist(), self._runs, strict=False):
             first, last = np.searchsorted(run.events[0], [max(lo + 1 - start, 0), min(hi - start, run.count)])
             if first >= last:
                 continue
-            inverse = np.full(run.layout_size, -1, np.intp)
-            inverse[run.cols] = np.arange(self._width)
-            mine = inverse[run.events[1][first:last]]
+            mine = places[run.part.placed.inverse[run.events[1][first:last]]]
             keep = mine >= 0
             keep &= ~untracked[mine]
             if bool(keep.any()):

@@ -17,41 +17,26 @@ from exporter.promql.seriesset import Bools, Ints
 from exporter.promql.source import Grid
 from exporter.promql.windows import Samples, Spans, allocate, finish, ragged_windows
 
+_PIECE_CELLS = 1 << 16  # values worked on at a time
+
 
 def extrapolated(operand: RangeOperand, budget: Budget, *, counter: bool, per_second: bool) -> StepMatrix:
     """rate (counter, per second), increase (counter) and delta."""
     if operand.anchored or operand.smoothed:
         return _extended(operand, budget, counter=counter, per_second=per_second)
     out, present = allocate(operand, budget)
-    starts_ms = operand.ends_ms - operand.range_ms
     for grid in operand.columns.grids:
         spans = Spans.of(grid.ts_ms, operand.ends_ms, operand.range_ms)
-        steps = np.flatnonzero(spans.hi - spans.lo >= 2)
-        if not len(steps):
-            continue
-        budget.check()
-        lo, hi = spans.lo[steps], spans.hi[steps]
-        first, last = grid.rows(lo), grid.rows(hi - 1)
-        with np.errstate(all="ignore"):
-            growth = last - first
-            if counter:
-                add_falls(grid, lo, hi, growth)
-            result = _extrapolate(
-                growth,
-                first,
-                grid.ts_ms[lo][:, None],
-                grid.ts_ms[hi - 1][:, None],
-                (hi - lo)[:, None],
-                starts_ms[steps][:, None],
-                operand.ends_ms[steps][:, None],
-                operand.range_ms,
-                counter=counter,
-                per_second=per_second,
-            )
-        index = grid.index
-        rows = steps if isinstance(index, slice) else steps[:, None]
-        out[rows, index] = result
-        present[rows, index] = True
+        live = np.flatnonzero(spans.hi - spans.lo >= 2)
+        # A few steps at a time: what they need stays in the processor's cache.
+        together = max(1, _PIECE_CELLS // max(grid.width, 1))
+        for begin in range(0, len(live), together):
+            budget.check()
+            steps = live[begin : begin + together]
+            index = grid.index
+            rows = steps if isinstance(index, slice) else steps[:, None]
+            out[rows, index] = _growth(grid, spans, operand, steps, counter=counter, per_second=per_second)
+            present[rows, index] = True
     for ragged in operand.columns.ragged:
         for which, samples, at in ragged_windows(ragged, operand, budget):
             assert samples.counts is not None
@@ -74,6 +59,31 @@ def extrapolated(operand: RangeOperand, budget: Budget, *, counter: bool, per_se
                 )
             present[at, which] = samples.counts >= 2
     return finish(operand, out, present)
+
+
+def _growth(
+    grid: Grid, spans: Spans, operand: RangeOperand, steps: Ints, *, counter: bool, per_second: bool
+) -> Float64s:
+    """The extrapolated growth of every column of a grid at some steps: two row look-ups for each."""
+    lo, hi = spans.lo[steps], spans.hi[steps]
+    first, growth = grid.rows(lo), grid.rows(hi - 1)
+    ends_ms = operand.ends_ms[steps][:, None]
+    with np.errstate(all="ignore"):
+        growth -= first
+        if counter:
+            add_falls(grid, lo, hi, growth)
+        return _extrapolate(
+            growth,
+            first,
+            grid.ts_ms[lo][:, None],
+            grid.ts_ms[hi - 1][:, None],
+            (hi - lo)[:, None],
+            ends_ms - operand.range_ms,
+            ends_ms,
+            operand.range_ms,
+            counter=counter,
+            per_second=per_second,
+        )
 
 
 def add_falls(grid: Grid, lo: Ints, hi: Ints, growth: Float64s) -> None:
