@@ -16,9 +16,8 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from exporter.client.breaker import BreakerState
 from exporter.client.limits import WindowStats
 from exporter.errors import ApiErrorKind
+from exporter.instruments import ApiMetrics
 
-_LABELS = ("provider", "endpoint", "method", "outcome")
-_CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)
 _WAIT_BUCKETS = (0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
 CACHE_RESULTS = ("hit", "miss", "stale", "coalesced")
 SUCCESS = "success"
@@ -55,16 +54,8 @@ class ClientMetrics:
         self.registry = registry
         # Looking a label set up costs 2 us, twice a call.
         self._bound: dict[tuple[str, str, str, ApiErrorKind | None], tuple[Histogram, Counter]] = {}
-        self.duration = Histogram(
-            "quantum_api_request_duration_seconds",
-            "Time from sending an upstream call to its answer or failure.",
-            _LABELS,
-            buckets=_CALL_BUCKETS,
-            registry=registry,
-        )
-        self.requests = Counter(
-            "quantum_api_requests", "Upstream calls, retries among them.", _LABELS, registry=registry
-        )
+        calls = ApiMetrics(registry)
+        self.duration, self.requests = calls.duration, calls.requests
         self.cache_requests = Counter(
             "quantum_api_cache_requests",
             "Requests by what the cache gave: hit, miss, stale, or coalesced with a call in flight.",
