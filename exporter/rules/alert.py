@@ -15,6 +15,7 @@ from typing import Protocol
 from exporter.errors import QueryError
 from exporter.model.labels import EMPTY_LABELS, METRIC_NAME, LabelSet
 from exporter.rules.condition import condition_of
+from exporter.rules.emptiness import longest_range_ms
 from exporter.rules.instance import (
     RESTORED,
     AlertInstance,
@@ -100,7 +101,7 @@ def advance(
     Templates are expanded, and every question to `probe` is answered, before anything is returned; the
     mapping passed in is not changed, so that a failure leaves the old state in force. With `limit`, new
     instances are refused (all those of this evaluation) once more would be active; those that run go on.
-    Before `grace_until_ms` a restored instance without input is held as it is.
+    Before `grace_until_ms` a restored instance is held as it is, until its whole input has been seen.
 
     Raises: QueryError where two elements have the same labels once the rule's labels are applied, or where
     a query of `probe` fails.
@@ -228,11 +229,7 @@ class _Machine:
             value = self._probe.kept_value(before.source)
             if value is not None:
                 return self._kept(before, value)
-        if (
-            before.held == RESTORED
-            and self._now_ms < self._grace_until_ms
-            and not self._probe.has_data(before.source)
-        ):
+        if before.held == RESTORED and self._now_ms < self._grace_until_ms and not self._judged(before):
             return before
         changed = before.expr_digest != self._rule.expr_digest
         policy = self._rule.missing_data
@@ -247,6 +244,14 @@ class _Machine:
                 return replace(before, keep_firing_since_ms=since_ms, held="keep_firing_for")
         reason = ResolveReason.RULE_CHANGED if changed else self._why_gone(before)
         return resolved(before, self._now_ms, reason, self._value_now(before))
+
+    def _judged(self, before: AlertInstance) -> bool:
+        """Whether the expression said no to a restored instance, and not just had too little to go on."""
+        if longest_range_ms(self._rule.expr):
+            return False  # its windows are not full yet
+        if condition_of(self._rule.expr) is None:
+            return self._probe.has_data(before.source)
+        return self._probe.value_now(before.source) is not None
 
     def _why_gone(self, before: AlertInstance) -> ResolveReason:
         try:

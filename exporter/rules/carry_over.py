@@ -22,10 +22,6 @@ from exporter.rules.instance import (
 )
 from exporter.rules.model import AlertingRule, Rule, RuleGroup
 
-RESTORE_GRACE_MS = 5 * 60_000
-"""How long a restored instance waits for its input: the default lookback delta, the longest time that a
-series is silent without being gone."""
-
 
 @dataclass(frozen=True, slots=True)
 class CarryOver:
@@ -71,7 +67,7 @@ def carry_over(
         state = GroupState(
             last_ts_ms=was_state.last_ts_ms,
             duration_s=was_state.duration_s,
-            grace_until_ms=was_state.grace_until_ms,
+            observed_since_ms=was_state.observed_since_ms,
         )
         for rule in group.rules:
             before = was_rules.get(rule.key)
@@ -95,18 +91,23 @@ def carry_over(
 
 
 def restore(
-    groups: Iterable[RuleGroup], stored: Mapping[str, Sequence[AlertInstance]], now_ms: int
+    groups: Iterable[RuleGroup],
+    stored: Mapping[str, Sequence[AlertInstance]],
+    now_ms: int,
+    observed_since_ms: int | None = None,
 ) -> tuple[dict[str, GroupState], dict[str, tuple[Transition, ...]]]:
     """States after a start from stored instances by rule key, and for the keys that no rule has any more
     the transitions that resolve their firing instances (reason: rule removed).
 
-    The clocks of `for` and keep_firing_for go on from where they stood. Until its input has been seen, for at
-    most `RESTORE_GRACE_MS`, a restored instance stays as it is.
+    The clocks of `for` and keep_firing_for go on from where they stood. A restored instance stays as it is
+    until its rule has seen its whole input: `observed_since_ms` is the time from which on samples are in the
+    head, now unless older ones were loaded.
     """
     states: dict[str, GroupState] = {}
     known: set[str] = set()
+    since_ms = now_ms if observed_since_ms is None else observed_since_ms
     for group in groups:
-        state = states[group.key] = GroupState(grace_until_ms=now_ms + RESTORE_GRACE_MS)
+        state = states[group.key] = GroupState(observed_since_ms=since_ms)
         for rule in group.rules:
             known.add(rule.key)
             if isinstance(rule, AlertingRule) and stored.get(rule.key):

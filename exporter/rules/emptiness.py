@@ -135,3 +135,24 @@ def selectors_of(expr: Expr) -> Iterable[VectorSelector]:
             yield from selectors_of(expr.rhs)
         case _:
             return
+
+
+def longest_range_ms(expr: Expr) -> int:
+    """How far before its time an expression reads, lookback apart: ranges and offsets added up."""
+    match expr:
+        case VectorSelector():
+            return max(0, expr.offset_ms)
+        case MatrixSelector():
+            return expr.range_ms + longest_range_ms(expr.selector)
+        case Subquery():
+            return expr.range_ms + max(0, expr.offset_ms) + longest_range_ms(expr.expr)
+        case Paren() | Unary():
+            return longest_range_ms(expr.expr)
+        case Aggregate():
+            return longest_range_ms(expr.expr)
+        case Call():
+            return max((longest_range_ms(argument) for argument in expr.args), default=0)
+        case Binary():
+            return max(longest_range_ms(expr.lhs), longest_range_ms(expr.rhs))
+        case _:
+            return 0

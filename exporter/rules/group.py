@@ -16,7 +16,7 @@ from exporter.model.labels import EMPTY_LABELS, LabelSet
 from exporter.model.samples import Float64s, SampleBatch
 from exporter.promql.values import InstantVector, ScalarValue
 from exporter.rules.alert import ALERTS, ALERTS_FOR_STATE, advance
-from exporter.rules.emptiness import names_read
+from exporter.rules.emptiness import longest_range_ms, names_read
 from exporter.rules.evaluation import GroupEvaluation, RuleEvaluation, RuleHealth
 from exporter.rules.expand import Expander, TemplateSettings
 from exporter.rules.instance import AlertInstance, AlertState, Transition
@@ -32,6 +32,12 @@ when samples were written that a later rule reads."""
 
 
 Append = Callable[[SampleBatch], object]
+
+RESTORE_GRACE_MS = 5 * 60_000
+"""How long a restored instance waits for its input: the default lookback delta, the longest time that a
+series is silent without being gone. Longer where the expression reads a longer window, up to an hour: an
+alert that is over should not seem to go on for a day because of a restart."""
+RESTORE_LONGEST_MS = 60 * 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +56,15 @@ class RuleState:
 class GroupState:
     """The states of a group's rules by rule key. Only `evaluate_group` and reloads write it.
 
-    A reader in another thread sees each rule's state whole. Instances restored after a start whose input is
-    not there yet are held until `grace_until_ms`, so that a restart does not look like a recovery.
+    A reader in another thread sees each rule's state whole. `observed_since_ms` is set after a start: the
+    time from which on samples are in the head. Instances restored then are held until the windows of their
+    rule are full, so that a restart does not look like a recovery.
     """
 
     rules: dict[str, RuleState] = field(default_factory=dict)
     last_ts_ms: int = 0
     duration_s: float = 0.0
-    grace_until_ms: int = 0
+    observed_since_ms: int = 0
     templates: dict[tuple[str, str], Template] = field(default_factory=dict)
     _names: frozenset[str] | None = None
     _names_of: RuleGroup | None = None
@@ -166,7 +173,7 @@ class _Run:
             expand=expander,
             probe=QueryProbe(rule, self._pairs),
             limit=self._group.limit,
-            grace_until_ms=self._state.grace_until_ms,
+            grace_until_ms=self._grace_until_ms(rule),
         )
         written = Written(tuple(sample_labels for sample_labels, _ in advanced.samples))
         if written.labels == last.written.labels:
@@ -178,6 +185,11 @@ class _Run:
         health = RuleHealth.ERR if error else RuleHealth.OK
         state = RuleState(advanced.instances, written, health, error)
         return state, advanced.transitions, () if advanced.error else faults
+
+    def _grace_until_ms(self, rule: AlertingRule) -> int:
+        since_ms = self._state.observed_since_ms
+        window_ms = min(max(RESTORE_GRACE_MS, longest_range_ms(rule.expr)), RESTORE_LONGEST_MS)
+        return since_ms + window_ms if since_ms else 0
 
     def _vector(self, text: str) -> tuple[tuple[LabelSet, ...], Float64s]:
         result = self._query(text, self._sample_ts_ms)

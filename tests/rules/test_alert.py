@@ -272,15 +272,25 @@ def test_a_changed_expression_gives_its_own_reason() -> None:
     assert walk.reasons == [ResolveReason.RULE_CHANGED]
 
 
-def test_a_restored_instance_waits_for_its_input() -> None:
-    """After a start an instance whose input was not seen yet is held, until data come or the grace ends."""
-    walk = Walk(alerting())
+@pytest.mark.parametrize(
+    ("expr", "data", "now", "resolves_at"),
+    [
+        ("x > 1", False, None, 5),  # nothing seen: held until the grace ends
+        ("x > 1", True, 0.5, 1),  # seen, and below the threshold
+        ("x", True, None, 1),
+        ("rate(x[5m]) > 1", True, 0.5, 5),  # the window is not full before
+    ],
+)
+def test_a_restored_instance_waits_for_its_whole_input(
+    expr: str, data: bool, now: float | None, resolves_at: int
+) -> None:
+    """After a start an instance is held until its rule has seen enough to say no, or the grace ends."""
+    walk = Walk(alerting(expr))
     walk.at(0, (A, 2))
     walk.instances = {labels: replace(one, held=RESTORED) for labels, one in walk.instances.items()}
-    walk.at(1, probe=Probe(False), grace=5)
-    assert walk.one.state is AlertState.FIRING
-    walk.at(5, probe=Probe(False), grace=5)
-    assert walk.log == [(0, "firing"), (5, "resolved")]
+    for minute in range(1, 7):
+        walk.at(minute, probe=Probe(data, now), grace=5)
+    assert walk.log == [(0, "firing"), (resolves_at, "resolved")]
 
 
 def test_resolved_by_hand() -> None:

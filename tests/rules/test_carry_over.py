@@ -4,7 +4,7 @@ import math
 
 from exporter.model.labels import LabelSet
 from exporter.model.staleness import is_stale
-from exporter.rules.carry_over import RESTORE_GRACE_MS, carry_over, restore
+from exporter.rules.carry_over import carry_over, restore
 from exporter.rules.group import GroupState, RuleState
 from exporter.rules.instance import RESTORED, AlertInstance, AlertState, ResolveReason, TransitionKind
 from exporter.rules.model import RuleGroup
@@ -81,7 +81,7 @@ def test_restore_resumes_and_resolves_orphans() -> None:
     key = one.rules[0].key
     states, orphans = restore([one], {key: [FIRING], "gone": [FIRING, PENDING]}, 1000)
     state = states[one.key]
-    assert state.grace_until_ms == 1000 + RESTORE_GRACE_MS
+    assert state.observed_since_ms == 1000
     (instance,) = state.rules[key].instances.values()
     assert (instance.held, instance.episode_id, instance.active_at_ms) == (RESTORED, "e", 1)
     assert [one.reason for one in orphans["gone"]] == [ResolveReason.RULE_REMOVED, None]
