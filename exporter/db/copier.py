@@ -55,6 +55,8 @@ class SampleCopier:
                 return await self._write(connection, batches)
         except RejectedError:
             raise
+        except (ValueError, OverflowError, TypeError) as error:  # such as a time beyond all calendars
+            raise RejectedError(f"{type(error).__name__}: {error}") from error
         except WriteError as error:
             if isinstance(error.__cause__, asyncpg.DataError):
                 raise RejectedError(str(error)) from error

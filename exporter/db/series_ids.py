@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from exporter.db.batch import RowNumbers
+from exporter.errors import WriteError
 from exporter.model.labels import METRIC_NAME, LabelSet
 
 _UNSTORABLE = -1
@@ -77,7 +78,8 @@ class SeriesIds:
     async def resolve(self, connection: Any, labels: tuple[LabelSet, ...]) -> RowNumbers:
         """The row numbers of a tuple of label sets, inserting those that the database does not have.
 
-        Commits what it inserts, whatever becomes of the samples.
+        Commits what it inserts, whatever becomes of the samples. Raises: WriteError where somebody else
+        removes them at the same time; asyncpg's exceptions.
         """
         prepared = self._prepared.get(id(labels))
         if prepared is not None:
@@ -117,6 +119,8 @@ class SeriesIds:
                 return
             for print_, number in await step(connection, wanted):
                 self._known[wanted.pop(print_)] = number
+        if wanted:
+            raise WriteError("series vanish from quantum_series while they are being stored")
 
     @staticmethod
     async def _find(connection: Any, wanted: dict[uuid.UUID, LabelSet]) -> Any:

@@ -105,6 +105,9 @@ class WriteBehind(Generic[T]):
                 await self._wait()
                 await self._step()
                 self._show()
+        except Exception:
+            self._put_back()  # whoever runs us again finds what was in hand
+            raise
         finally:
             self._task = None
 
@@ -180,7 +183,7 @@ class WriteBehind(Generic[T]):
                 try:
                     await self._to_spool(group)
                 except OSError as error:
-                    await self._disk_refused(group, error)
+                    await self._disk_refused(error)
             self._inflight = []
         if not self._queue and not group:
             await self._sync_spool()
@@ -258,12 +261,16 @@ class WriteBehind(Generic[T]):
             self._drop(dropped, "spool_full")
         self._progress()
 
-    async def _disk_refused(self, group: list[tuple[T, int]], error: OSError) -> None:
+    async def _disk_refused(self, error: OSError) -> None:
         """Back into memory, in front; the bound on memory decides what goes if this lasts."""
         _log.error("%s: the spool cannot be written: %s", self._name, error)
-        self._queue.extendleft(reversed(group))
-        self._pending_rows += sum(self._rows_of(item) for item, _ in group)
+        self._put_back()
         await self._clock.sleep(1.0)
+
+    def _put_back(self) -> None:
+        self._queue.extendleft(reversed(self._inflight))
+        self._pending_rows += sum(self._rows_of(item) for item, _ in self._inflight)
+        self._inflight = []
 
     async def _sync_spool(self) -> None:
         if not self._spool.is_empty:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -140,6 +141,34 @@ async def test_labels_that_postgres_cannot_hold_cost_only_themselves(
         await one.persisted(1)
         await one.until(lambda: one.metric("quantum_samples_dropped_total", reason="unstorable") == 2)
     assert [(series, value) for _, series, _, value in await rows(migrated_url)] == [('ü"\\\n💥', 3.0)]
+
+
+async def test_a_time_beyond_the_calendar_costs_only_itself(migrated_url: str, tmp_path: Path) -> None:
+    """What can never be stored is given up and counted; the batches around it are stored."""
+    async with world(migrated_url, tmp_path) as one:
+        for ts_ms in (NOON, 2**62, NOON + 1):
+            one.writer.put(SampleBatch(ts_ms, labels(2), np.ones(2)))
+        await one.persisted(4)
+        await one.until(lambda: one.metric("quantum_samples_dropped_total", reason="rejected") == 2)
+    assert await count(migrated_url) == 4
+
+
+async def test_a_disk_that_refuses_keeps_samples_in_memory(
+    own_postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """Neither a database nor a disk: samples wait in memory and are stored when one of them is back."""
+    url = own_postgres.migrated_url()
+    own_postgres.stop()
+    async with world(url, tmp_path / "spool") as one:
+        shutil.rmtree(tmp_path / "spool")
+        one.writer.put(SampleBatch(NOON, labels(5), np.ones(5)))
+        await one.until(lambda: "5 rows in memory" in repr(one.writer))
+        await asyncio.sleep(0.2)
+        (tmp_path / "spool").mkdir()
+        await one.until(lambda: one.metric("quantum_samples_spooled_total") == 5)
+        own_postgres.start()
+        await one.persisted(5)
+    assert await count(url) == 5
 
 
 async def test_two_writers_share_the_series(migrated_url: str, tmp_path: Path) -> None:
