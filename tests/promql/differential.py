@@ -290,7 +290,7 @@ class QueryMaker:
             return f"({inner}) ^ {rng.choice(('2', '0.5', '-1', '0'))}"
         if operator == "%":
             return f"floor(({inner}) + 0.123) % {rng.choice(('7', '-7', '2.5'))}"
-        if operator in ("> bool", "<", "<="):
+        if operator in ("> bool", "<", "<=", "!="):
             number = rng.choice(("30.0373", "100000.37", "0.51737", "-3.1717"))
         return f"({inner}) {operator} {number}" if rng.random() < 0.7 else f"{number} {operator} ({inner})"
 
@@ -333,7 +333,7 @@ class QueryMaker:
                 f"sort({inner})",
                 f"timestamp({inner})",
                 f"vector(scalar({inner}))",
-                f'count_values("value", floor({inner}))',
+                f'count_values("value", floor(({inner}) + 0.123))',
             )
         )
 
@@ -349,7 +349,7 @@ class QueryMaker:
     def _dated(self, depth: int) -> str:
         rng = self._rng
         name = rng.choice(("year", "month", "day_of_month", "day_of_week", "day_of_year", "hour", "minute"))
-        return rng.choice((f"{name}()", f"{name}(floor({self.vector(depth)}) * 86413 + 0.5)"))
+        return rng.choice((f"{name}()", f"{name}(floor(({self.vector(depth)}) + 0.123) * 86413 + 0.5)"))
 
     def _ranked(self, _depth: int) -> str:
         """topk and bottomk of values that all differ."""
@@ -382,7 +382,7 @@ def close(a: float, b: float) -> bool:
     """Equal up to the noise of summing in another order."""
     if math.isnan(a) or math.isnan(b):
         return math.isnan(a) and math.isnan(b)
-    return a == b or math.isclose(a, b, rel_tol=1e-8, abs_tol=1e-7)
+    return a == b or math.isclose(a, b, rel_tol=1e-7, abs_tol=1e-7)
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:

@@ -70,6 +70,17 @@ CHANGED = (
         re.compile("ours   error: multiple matches for labels"),
     ),
     Change(
+        "names are dropped at the end (promql-delayed-name-removal): at different steps of a range, a series "
+        "with its name and one that lost it may become one",
+        re.compile(r"\) or "),
+        re.compile("series:|other times"),
+    ),
+    Change(
+        "timestamp() of a selector fixed by @ finds what the selector finds; 2.42 may miss it",
+        re.compile("timestamp.*@"),
+        re.compile("instead of|other times|series:"),
+    ),
+    Change(
         "a compensated mean of negative zero is zero, which shows when something is divided by it",
         re.compile("/.*avg"),
         re.compile(r"-?inf instead of -?inf"),
