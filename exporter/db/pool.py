@@ -123,15 +123,40 @@ class Database:
             await gate.__aexit__(None, None, None)
 
     async def probe(self, timeout_s: float = 5.0) -> bool:
-        """Whether the database answers a query within the time-out. Never raises."""
+        """Whether the database takes a new connection and answers a query within the time-out. Never raises.
+
+        A server that is shutting down still serves the connections it has, and waits for them: then ours
+        are closed, so that it can end. One that has no free connection is up, if ours still answer.
+        """
         try:
-            async with asyncio.timeout(timeout_s), self.acquire(Purpose.PROBE) as connection:
-                await connection.fetchval("select 1")
+            async with asyncio.timeout(timeout_s):
+                try:
+                    await self._probe_anew(timeout_s)
+                except asyncpg.TooManyConnectionsError:
+                    async with self.acquire(Purpose.PROBE) as connection:
+                        await connection.fetchval("select 1")
         except (StorageError, TimeoutError) as error:
             self._went_away(error)
             return False
-        self._up, self._failures, self._last_error = True, 0, ""
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
+            self._went_away(error)
+            if isinstance(error, asyncpg.CannotConnectNowError) and self._pool is not None:
+                pool, self._pool = self._pool, None
+                pool.terminate()
+            return False
+        self._up, self._failures, self._next_try_s, self._last_error = True, 0, 0.0, ""
         return True
+
+    async def _probe_anew(self, timeout_s: float) -> None:
+        connection = await asyncpg.connect(
+            self.url,
+            timeout=timeout_s,
+            server_settings={"application_name": f"{self._application_name} probe"},
+        )
+        try:
+            await connection.fetchval("select 1")
+        finally:
+            connection.terminate()
 
     async def close(self, timeout_s: float = 2.0) -> None:
         """Close all connections, by force those that are still in use after the time-out."""
@@ -198,11 +223,19 @@ class Database:
 
     def _went_away(self, error: BaseException) -> None:
         self._up = False
-        self._last_error = str(error).removeprefix("the database is away: ") or type(error).__name__
+        self._last_error = _reason(error).removeprefix("the database is away: ")
         now = self._clock.monotonic()
         if now >= self._next_try_s:
             self._next_try_s = now + min(_BACKOFF_FIRST_S * 2**self._failures, _BACKOFF_MAX_S)
             self._failures = min(self._failures + 1, 10)
+
+
+def _reason(error: BaseException) -> str:
+    """The error in words; a refused connection without its number."""
+    cause = error.__cause__ or error
+    if isinstance(cause, ConnectionRefusedError):
+        return "the connection was refused: is the server running, and is the address right?"
+    return str(error) or type(error).__name__
 
 
 def _is_closed(connection: Any) -> bool:
