@@ -7,8 +7,9 @@ and SQL. Rows are sent as arrays, 10,000 of them at once cost no more round trip
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 from exporter.db.pool import Purpose
 from exporter.errors import StorageError
 from exporter.notify.message import episode_message, episode_title
-from exporter.notify.records import Changes, Episode, Notification, Silence, fingerprint, row_id
+from exporter.notify.records import Changes, Episode, Notification, Silence, Status, fingerprint, row_id
 from exporter.rules.cooldown import Gate
 from exporter.rules.cooldown import from_record as gate_from_record
 from exporter.rules.cooldown import to_record as gate_to_record
@@ -24,6 +25,7 @@ from exporter.rules.model import digest
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RECENT_LIMIT = 20_000
+_LARGE = 500  # rows from which they are made in a thread
 
 _EPISODES = """
 insert into system_alerts as old (
@@ -65,6 +67,7 @@ on conflict (id) do update set
     state = excluded.state, finished_at = excluded.finished_at, attempts = excluded.attempts,
     via = excluded.via, error = excluded.error, record = excluded.record
 """
+_DELETE_GATES = "delete from quantum_alert_cooldowns where id = any($1::text[])"
 _INSTANCES = """
 insert into quantum_alert_instances (rule_key, fingerprint, record)
 select * from unnest($1::text[], $2::text[], $3::json[])
@@ -191,19 +194,11 @@ class PostgresAlertStore:
 
         Raises: WriteError, and then nothing is written.
         """
+        large = len(changes) > _LARGE
+        statements = await asyncio.to_thread(_statements, changes) if large else _statements(changes)
         async with self._database.acquire(Purpose.WRITE) as connection, connection.transaction():
-            # always in the same order of tables and of rows, so that two writers cannot deadlock
-            if changes.episodes:
-                rows = (_episode_row(changes.episodes[key]) for key in sorted(changes.episodes))
-                await connection.execute(_EPISODES, *_columns(rows))
-            await _write_gates(connection, changes.gates)
-            if changes.notifications:
-                found = (changes.notifications[key] for key in sorted(changes.notifications))
-                await connection.execute(_NOTIFICATIONS, *_columns(_notification_row(one) for one in found))
-            await _write_instances(connection, changes.instances)
-            if changes.silences:
-                silences = (changes.silences[key] for key in sorted(changes.silences))
-                await connection.execute(_SILENCES, *_columns(_silence_row(one) for one in silences))
+            for sql, columns in statements:
+                await connection.execute(sql, *columns)
 
     async def history(self, wanted: _Filter) -> Sequence[Mapping[str, Any]]:
         """Episodes, newest first, each with its notifications.
@@ -292,7 +287,8 @@ def _notification_row(one: Notification) -> tuple[Any, ...]:
         one.attempts,
         _clean(one.via) or None,
         _clean(one.error) or None,
-        json.dumps(one.to_record()),
+        # what has arrived is not sent again: its columns tell the rest
+        "{}" if one.state is Status.DELIVERED else json.dumps(one.to_record()),
     )
 
 
@@ -307,39 +303,48 @@ def _silence_row(silence: Silence) -> tuple[Any, ...]:
     )
 
 
-async def _write_gates(connection: Any, gates: Mapping[str, Gate | None]) -> None:
-    kept = sorted((gate for gate in gates.values() if gate is not None), key=lambda gate: gate.key)
-    gone = sorted(digest(key) for key, gate in gates.items() if gate is None)
-    if kept:
-        rows = (
-            (
-                digest(gate.key),
-                _clean(gate.key.partition("\x1f")[0]),
-                _time(gate.armed_at_ms),
-                _time(gate.until_ms),
-                gate.suppressed,
-                json.dumps(gate_to_record(gate)),
-            )
-            for gate in kept
-        )
-        await connection.execute(_GATES, *_columns(rows))
-    if gone:
-        await connection.execute("delete from quantum_alert_cooldowns where id = any($1)", gone)
+_Statement = tuple[str, list[list[Any]]]
 
 
-async def _write_instances(
-    connection: Any, instances: Mapping[tuple[str, str], Mapping[str, Any] | None]
-) -> None:
-    kept = [(_clean(rule), mark, json.dumps(instances[rule, mark])) for rule, mark in sorted(instances)
-            if instances[rule, mark] is not None]  # fmt: skip
-    gone = [(_clean(rule), mark) for rule, mark in sorted(instances) if instances[rule, mark] is None]
-    if kept:
-        await connection.execute(_INSTANCES, *_columns(kept))
-    if gone:
-        await connection.execute(_DELETE_INSTANCES, *_columns(gone))
+def _statements(changes: Changes) -> list[_Statement]:
+    """What a commit executes; tables and rows always in one order, so that two writers cannot deadlock."""
+    found: list[_Statement] = []
+
+    def add(sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        columns = _columns(rows)
+        if columns:
+            found.append((sql, columns))
+
+    add(_EPISODES, (_episode_row(changes.episodes[key]) for key in sorted(changes.episodes)))
+    gates = [(key, changes.gates[key]) for key in sorted(changes.gates)]
+    add(_GATES, (_gate_row(gate) for _, gate in gates if gate is not None))
+    add(_DELETE_GATES, ((digest(key),) for key, gate in gates if gate is None))
+    add(
+        _NOTIFICATIONS,
+        (_notification_row(changes.notifications[key]) for key in sorted(changes.notifications)),
+    )
+    instances = [(rule, mark, changes.instances[rule, mark]) for rule, mark in sorted(changes.instances)]
+    add(
+        _INSTANCES,
+        ((_clean(rule), mark, json.dumps(one)) for rule, mark, one in instances if one is not None),
+    )
+    add(_DELETE_INSTANCES, ((_clean(rule), mark) for rule, mark, one in instances if one is None))
+    add(_SILENCES, (_silence_row(changes.silences[key]) for key in sorted(changes.silences)))
+    return found
 
 
-def _columns(rows: Any) -> list[list[Any]]:
+def _gate_row(gate: Gate) -> tuple[Any, ...]:
+    return (
+        digest(gate.key),
+        _clean(gate.key.partition("\x1f")[0]),
+        _time(gate.armed_at_ms),
+        _time(gate.until_ms),
+        gate.suppressed,
+        json.dumps(gate_to_record(gate)),
+    )
+
+
+def _columns(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
@@ -370,11 +375,16 @@ def _time(ts_ms: int | None) -> datetime | None:
 
 def _clean(text: str) -> str:
     """Text that Postgres takes: no NUL, no lone surrogate."""
+    if text.isascii() and "\x00" not in text:  # nearly always
+        return text
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _jsonb(value: object) -> str:
     """JSON that jsonb takes: no escaped NUL, no lone surrogate."""
+    text = json.dumps(value)
+    if "\\u0000" not in text and "\\ud" not in text:  # nearly always
+        return text
     return json.dumps(_cleaned(value), ensure_ascii=False)
 
 

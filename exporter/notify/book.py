@@ -101,7 +101,6 @@ class AlertBook:
         self._records: dict[InstanceKey, Mapping[str, Any]] = {}
         self._keys_of: dict[str, set[InstanceKey]] = {}
         self._loaded: dict[str, dict[str, Mapping[str, Any]]] = {}
-        self._prints: dict[LabelSet, str] = {}
         self._labels: dict[str, LabelSet] = {}
         self._attention: set[str] = set()
         self._wakes: list[tuple[int, str]] = []
@@ -141,7 +140,7 @@ class AlertBook:
         queued = in_order(one for one in state.notifications.values() if one.state is Status.QUEUED)
         needed = {episode for one in queued for episode in one.episode_ids}
         for episode in state.episodes.values():
-            instance = _instance_key(episode.rule_key, self._print(episode.labels))
+            instance = _instance_key(episode.rule_key, fingerprint(episode.labels))
             self._flaps.changed(instance, episode.triggered_at_ms)
             if not episode.active:
                 self._flaps.changed(instance, episode.resolved_at_ms)
@@ -320,7 +319,7 @@ class AlertBook:
         quiet = self.quiet_because(episode, now_ms)
         found = []
         for target in self.router.targets(self.labels_of(episode)):
-            key = gate_key(target.destination.key, rule, instance.labels, self._print(instance.labels))
+            key = gate_key(target.destination.key, rule, instance.labels, fingerprint(instance.labels))
             gate = self._gates.get(key)
             cooldown_ms = max(rule.cooldown_ms, target.route.cooldown_ms)
             why = quiet or (
@@ -405,7 +404,7 @@ class AlertBook:
         active.update(firing)
 
     def _start(self, rule: AlertingRule, instance: AlertInstance) -> None:
-        self._flaps.changed(_instance_key(rule.key, self._print(instance.labels)), instance.fired_at_ms)
+        self._flaps.changed(_instance_key(rule.key, fingerprint(instance.labels)), instance.fired_at_ms)
         self._set_episode(
             Episode(
                 id=instance.episode_id,
@@ -435,7 +434,7 @@ class AlertBook:
         if not episode.resolved_at_ms:
             closed = replace(closed, resolved_at_ms=at_ms, resolved_by=EVALUATOR, resolve_reason=reason)
         self._set_episode(closed)
-        self._flaps.changed(_instance_key(episode.rule_key, self._print(episode.labels)), at_ms)
+        self._flaps.changed(_instance_key(episode.rule_key, fingerprint(episode.labels)), at_ms)
         self.firing.pop(episode_id, None)
         self._attention.discard(episode_id)
         self._groups.leave(episode_id)
@@ -446,7 +445,7 @@ class AlertBook:
         before = self._keys_of.get(rule.key, set())
         keys: set[InstanceKey] = set()
         for instance in active:
-            key = (rule.key, self._print(instance.labels))
+            key = (rule.key, fingerprint(instance.labels))
             keys.add(key)
             mark = (
                 instance.state, instance.peak, instance.active_at_ms, instance.fired_at_ms,
@@ -469,11 +468,10 @@ class AlertBook:
 
     def _consider(self, episode_ids: Iterable[str], ended: Iterable[str], now_ms: int) -> None:
         inputs: dict[str, _GateInput] = {}
-        for episode_id in episode_ids:
-            if episode_id in self.firing:
-                self._add_firing(inputs, episode_id, now_ms)
-            else:
-                self._attention.discard(episode_id)
+        firing = [one for one in episode_ids if one in self.firing]
+        self._attention.intersection_update(self.firing)
+        for episode_id in sorted(firing, key=lambda one: self.firing[one].labels.pairs):
+            self._add_firing(inputs, episode_id, now_ms)
         for episode_id in ended:
             for key in self._gates.keys_of(episode_id):
                 if key not in inputs:
@@ -518,7 +516,7 @@ class AlertBook:
                 if opens_at_ms:
                     heapq.heappush(self._wakes, (opens_at_ms, episode_id))
                     continue
-            key = gate_key(target.destination.key, rule, instance.labels, self._print(instance.labels))
+            key = gate_key(target.destination.key, rule, instance.labels, fingerprint(instance.labels))
             given = inputs.get(key)
             if given is None:
                 given = inputs[key] = _GateInput(target.destination, target)
@@ -535,7 +533,7 @@ class AlertBook:
         bound = target.route.flapping
         if not bound.hold:
             return False
-        instance = _instance_key(episode.rule_key, self._print(episode.labels))
+        instance = _instance_key(episode.rule_key, fingerprint(episode.labels))
         return (key, instance) in self._noticed and self._flaps.flapping(instance, bound, now_ms) > 0
 
     def _after(self, decision: NotifyDecision, given: _GateInput, now_ms: int) -> None:
@@ -586,7 +584,7 @@ class AlertBook:
         """The number of changes of state, once for each time that the instance begins to flap."""
         if target is None:
             return 0
-        instance = _instance_key(episode.rule_key, self._print(episode.labels))
+        instance = _instance_key(episode.rule_key, fingerprint(episode.labels))
         found = self._flaps.flapping(instance, target.route.flapping, now_ms)
         if not found:
             self._noticed.discard((key, instance))
@@ -605,7 +603,7 @@ class AlertBook:
             status=status,
             labels=self.labels_of(episode),
             annotations=bounded(instance.annotations if instance else episode.annotations, 16_000),
-            fingerprint=self._print(self.labels_of(episode)),
+            fingerprint=fingerprint(self.labels_of(episode)),
             starts_at_ms=episode.triggered_at_ms,
             ends_at_ms=episode.resolved_at_ms if status == "resolved" else 0,
             value=instance.value if instance else episode.value,
@@ -686,14 +684,6 @@ class AlertBook:
 
     def _group_key(self, target: Target, labels: LabelSet) -> str:
         return f"{target.destination.key}/{target.route_id}:{target.group_labels(labels)}"
-
-    def _print(self, labels: LabelSet) -> str:
-        found = self._prints.get(labels)
-        if found is None:
-            if len(self._prints) > 200_000:
-                self._prints.clear()
-            found = self._prints[labels] = fingerprint(labels)
-        return found
 
 
 def _instance_key(rule_key: str, mark: str) -> str:

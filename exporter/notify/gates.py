@@ -47,8 +47,8 @@ class GateTable:
         return self._gates.get(key) or Gate(key)
 
     def keys_of(self, episode_id: str) -> Iterable[str]:
-        """The keys of the gates that know an episode."""
-        return tuple(self._of.get(episode_id, ()))
+        """The keys of the gates that know an episode, sorted."""
+        return sorted(self._of.get(episode_id, ()))
 
     def knows(self, episode_id: str) -> bool:
         """Whether any gate knows an episode."""

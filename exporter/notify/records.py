@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 from exporter.model.labels import EMPTY_LABELS, LabelSet, Matcher, MatchOp
@@ -21,6 +22,7 @@ InstanceKey = tuple[str, str]  # rule key, fingerprint
 _NAMESPACE = uuid.UUID("6f2f7a0e-6f0f-5d8e-9d0b-1f3f5f0c7a11")
 
 
+@lru_cache(maxsize=65_536)
 def fingerprint(labels: LabelSet) -> str:
     """Sixteen hexadecimal digits for a label set, as Alertmanager shows them."""
     return f"{labels.fingerprint():016x}"
@@ -225,8 +227,15 @@ class Changes:
     instances: dict[InstanceKey, Mapping[str, Any] | None] = field(default_factory=dict)
     silences: dict[str, Silence] = field(default_factory=dict)
 
-    def __bool__(self) -> bool:
-        return bool(self.episodes or self.gates or self.notifications or self.instances or self.silences)
+    def __len__(self) -> int:
+        """How many rows."""
+        return (
+            len(self.episodes)
+            + len(self.gates)
+            + len(self.notifications)
+            + len(self.instances)
+            + len(self.silences)
+        )
 
     def merge(self, later: Changes) -> None:
         """Take over later changes; the later row of a key wins."""
@@ -272,13 +281,14 @@ class Changes:
 def _record(value: Any) -> dict[str, Any]:
     """The fields of a dataclass as JSON values; floats as text, so that NaN and infinities survive."""
     record: dict[str, Any] = {}
-    for one in fields(value):
-        content = getattr(value, one.name)
-        if isinstance(content, LabelSet):
-            content = content.as_dict()
-        elif isinstance(content, float):
+    for name in value.__slots__:
+        content = getattr(value, name)
+        kind = type(content)
+        if kind is float:
             content = repr(content)
-        elif isinstance(content, Mapping):
+        elif kind is LabelSet:
+            content = content.as_dict()
+        elif kind is not str and kind is not int and isinstance(content, Mapping):
             content = dict(content)
-        record[one.name] = content
+        record[name] = content
     return record

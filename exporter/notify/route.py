@@ -87,6 +87,8 @@ class Router:
 
     def muted_by(self, route: RouteConfig, now_ms: int) -> str:
         """The name of the time interval that keeps a route quiet now, '' if none does."""
+        if not route.mute_time_intervals and not route.active_time_intervals:
+            return ""
         for name in route.mute_time_intervals:
             if name in self._intervals and self._intervals[name].contains(now_ms):
                 return name

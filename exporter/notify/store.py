@@ -18,6 +18,7 @@ from exporter.notify.ports import AlertStore, HistoryFilter
 from exporter.notify.records import Changes
 
 _log = logging.getLogger(__name__)
+_ROWS_PER_S = 1000  # by which the time-out of a commit grows
 _COMPACT_BYTES = 8 * 1024 * 1024
 
 
@@ -104,13 +105,13 @@ class JournaledStore:
             together.merge(self._pending)
             together.merge(changes)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s + len(together) / _ROWS_PER_S):
                 await self._tables.commit(together)
         except (StorageError, TimeoutError) as error:
             self._went_away(error)
             self._pending.merge(changes)
             if changes:
-                await self._note({"stored": False, "changes": changes.to_record()}, sync=True)
+                await self._note(changes, stored=False)
             return
         if self._away:
             self._away = False
@@ -118,9 +119,9 @@ class JournaledStore:
         if folding:
             self._pending = Changes()
         if changes:
-            await self._note({"stored": True, "changes": changes.to_record()}, sync=False)
+            await self._note(changes, stored=True)
         if folding:
-            await self._note({"folded": True}, sync=True)
+            await self._note(None, stored=True)
         await self._compact()
 
     async def _read_journal(self) -> tuple[Changes, Changes]:
@@ -148,9 +149,17 @@ class JournaledStore:
             _log.warning("the alert journal %s has %d damaged records", self._journal.path, damaged)
         return noted, pending
 
-    async def _note(self, record: Mapping[str, Any], *, sync: bool) -> None:
+    async def _note(self, changes: Changes | None, *, stored: bool) -> None:
+        """Add changes to the journal, synced unless the tables have them too; None notes a folding."""
+
+        def append() -> None:
+            record = (
+                {"folded": True} if changes is None else {"stored": stored, "changes": changes.to_record()}
+            )
+            self._journal.append(record, sync=not stored or changes is None)
+
         try:
-            await asyncio.to_thread(self._journal.append, record, sync=sync)
+            await asyncio.to_thread(append)
         except OSError as error:
             if not self._disk_failed:
                 _log.error("the alert journal %s cannot be written: %s", self._journal.path, error)
@@ -161,9 +170,13 @@ class JournaledStore:
     async def _compact(self) -> None:
         if self.snapshot is None or self._pending or self._journal.size_bytes < self._next_compact_bytes:
             return
-        record = {"stored": True, "changes": self.snapshot().to_record()}
+        snapshot = self.snapshot()
+
+        def replace() -> None:
+            self._journal.replace([{"stored": True, "changes": snapshot.to_record()}])
+
         try:
-            await asyncio.to_thread(self._journal.replace, [record])
+            await asyncio.to_thread(replace)
         except OSError as error:
             _log.warning("the alert journal %s cannot be shortened: %s", self._journal.path, error)
         self._next_compact_bytes = max(self._compact_bytes, 2 * self._journal.size_bytes)
