@@ -8,7 +8,7 @@ from functools import cached_property
 from sys import intern
 from typing import Final
 
-from exporter.model.regex import compile_anchored
+from exporter.model.regex import anchored_test
 
 METRIC_NAME: Final = "__name__"
 BUCKET_LABEL: Final = "le"
@@ -116,25 +116,33 @@ class LabelSet:
 EMPTY_LABELS: Final = LabelSet(())
 
 
+_ESCAPES: Final = {
+    "\\": "\\\\",
+    '"': '\\"',
+    "\a": "\\a",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+    "\v": "\\v",
+}
+
+
 def quote(text: str) -> str:
-    """A double-quoted string with the escapes of Go's `strconv.Quote` that label values need."""
-    out = []
-    for char in text:
-        if char == "\\":
-            out.append("\\\\")
-        elif char == '"':
-            out.append('\\"')
-        elif char == "\n":
-            out.append("\\n")
-        elif char == "\t":
-            out.append("\\t")
-        elif char == "\r":
-            out.append("\\r")
-        elif ord(char) < 0x20 or ord(char) == 0x7F:
-            out.append(f"\\x{ord(char):02x}")
-        else:
-            out.append(char)
-    return '"' + "".join(out) + '"'
+    """A double-quoted string with the escapes of Go's `strconv.Quote`."""
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _escaped(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    code = ord(char)
+    if char.isprintable() or 0xD800 <= code < 0xE000:
+        return char
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 class MatchOp(Enum):
@@ -157,7 +165,7 @@ class Matcher:
         self.op = op
         self.value = value
         if op in (MatchOp.REGEX, MatchOp.NOT_REGEX):
-            self._regex = compile_anchored(value)
+            self._test = anchored_test(value)
 
     def matches(self, text: str) -> bool:
         """Whether a label value satisfies the condition."""
@@ -165,8 +173,7 @@ class Matcher:
             return text == self.value
         if self.op is MatchOp.NOT_EQUAL:
             return text != self.value
-        found = self._regex.fullmatch(text) is not None
-        return found if self.op is MatchOp.REGEX else not found
+        return self._test(text) is (self.op is MatchOp.REGEX)
 
     @cached_property
     def matches_empty(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ _OPTIONS.log_errors = False
 _OPTIONS.dot_nl = True
 _PLAIN_OPTIONS = re2.Options()
 _PLAIN_OPTIONS.log_errors = False
+_SET_PROGRAM: Final = 1000  # instructions
 _GO_WORDS: Final = {
     "no argument for repetition operator": "missing argument to repetition operator",
     "missing ]": "missing closing ]",
@@ -30,6 +32,23 @@ def compile_anchored(pattern: str) -> Any:
     Raises: ValueError in the words of Go's regexp package for a pattern outside its syntax.
     """
     return _compile(pattern)
+
+
+@lru_cache(maxsize=4096)
+def anchored_test(pattern: str) -> Callable[[str], bool]:
+    """Tells whether a whole text matches: as `compile_anchored(pattern).fullmatch`, several times faster.
+
+    RE2's sets answer yes or no without finding where. They give up on programs too large for their
+    automaton, so those are left to `fullmatch`. Raises: ValueError as `compile_anchored`.
+    """
+    regex = compile_anchored(pattern)
+    if regex.programsize > _SET_PROGRAM:
+        return lambda text: regex.fullmatch(text) is not None
+    single = re2.Set.FullMatchSet(_OPTIONS)
+    single.Add(pattern)
+    single.Compile()
+    match = single.Match
+    return lambda text: match(text) is not None
 
 
 @lru_cache(maxsize=1024)

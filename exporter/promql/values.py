@@ -12,8 +12,11 @@ import numpy as np
 
 from exporter.model.labels import LabelSet
 from exporter.model.samples import Float64s, Int64s
-from exporter.promql.floats import api_float, api_floats, api_seconds
+from exporter.promql.floats import api_floats, api_seconds, plain_float
 from exporter.promql.seriesset import Bools, SeriesSet, labels_json
+
+# Strings go through Go's own encoder, which escapes for HTML; label sets do not.
+_STRING_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
 def _encoded(text: str) -> bytes:
@@ -155,11 +158,11 @@ class ScalarValue:
 
     def to_json(self) -> list[Any]:
         """`result` of the HTTP API."""
-        return [_seconds(self.ts_ms), api_float(self.value)]
+        return [_seconds(self.ts_ms), plain_float(self.value)]
 
     def to_json_bytes(self) -> bytes:
         """`to_json` as JSON text."""
-        return f'[{api_seconds(self.ts_ms)},"{api_float(self.value)}"]'.encode()
+        return f'[{api_seconds(self.ts_ms)},"{plain_float(self.value)}"]'.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +180,8 @@ class StringValue:
 
     def to_json_bytes(self) -> bytes:
         """`to_json` as JSON text."""
-        return _encoded(f"[{api_seconds(self.ts_ms)},{json.dumps(self.value, ensure_ascii=False)}]")
+        text = json.dumps(self.value, ensure_ascii=False).translate(_STRING_ESCAPES)
+        return _encoded(f"[{api_seconds(self.ts_ms)},{text}]")
 
 
 Value = InstantVector | RangeMatrix | ScalarValue | StringValue

@@ -7,6 +7,7 @@ tried once on each distinct value of its label, not once on each series.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from exporter.model.labels import LabelSet, Matcher, MatchOp
 from exporter.model.samples import Int64s
 
 _NONE: Int64s = np.zeros(0, np.int64)
+_TESTED = 256  # matchers whose verdicts are kept
 
 
 class _Postings:
@@ -42,6 +44,18 @@ class _Postings:
         return len(self._sealed) > 0
 
 
+class _Tested:
+    """The first `count` values of a label, in order of birth, told apart by one matcher."""
+
+    __slots__ = ("count", "hits", "losses", "misses")
+
+    def __init__(self, losses: int) -> None:
+        self.losses = losses
+        self.count = 0
+        self.hits: list[str] = []
+        self.misses: list[str] = []
+
+
 class SeriesIndex:
     """Label sets by ref and refs by label pair. Not locked: the head guards it."""
 
@@ -51,6 +65,8 @@ class SeriesIndex:
         self._refs: dict[LabelSet, int] = {}
         self._free: list[int] = []
         self._postings: dict[str, dict[str, _Postings]] = {}
+        self._tested: dict[Matcher, _Tested] = {}
+        self._losses = 0  # how often label values went
 
     def __len__(self) -> int:
         return len(self._refs)
@@ -103,6 +119,7 @@ class SeriesIndex:
             values = self._postings[name]
             if not values[value].remove(refs):
                 del values[value]
+                self._losses += 1
                 if not values:
                     del self._postings[name]
         self.generation += 1
@@ -142,8 +159,7 @@ class SeriesIndex:
         if matcher.op is MatchOp.EQUAL and wanted:
             postings = values.get(matcher.value)
             return _NONE if postings is None else postings.array()
-        matches = matcher.matches
-        arrays = [postings.array() for value, postings in values.items() if matches(value) is wanted]
+        arrays = [values[value].array() for value in self._values_where(matcher, values, wanted=wanted)]
         if not arrays:
             return _NONE
         if len(arrays) == 1:
@@ -151,6 +167,20 @@ class SeriesIndex:
         union = np.concatenate(arrays)  # one series has one value of a label: no repeats
         union.sort()
         return union
+
+    def _values_where(self, matcher: Matcher, values: dict[str, _Postings], *, wanted: bool) -> list[str]:
+        """The values that satisfy a matcher, or do not; each value is tried once while it lives."""
+        tested = self._tested.get(matcher)
+        if tested is None or tested.losses != self._losses:
+            if len(self._tested) >= _TESTED:
+                self._tested.clear()
+            tested = self._tested[matcher] = _Tested(self._losses)
+        if tested.count < len(values):
+            matches = matcher.matches
+            for value in islice(values, tested.count, None):
+                (tested.hits if matches(value) else tested.misses).append(value)
+            tested.count = len(values)
+        return tested.hits if wanted else tested.misses
 
     def names(self) -> list[str]:
         """Every label name in use, sorted."""
