@@ -202,7 +202,7 @@ def _refuse_many_on_one_side(
     side = "left" if swapped else "right"
     raise QueryError(
         f"found duplicate series for the match group {_braced(matched)} on the {side} hand-side of the "
-        f"operation: [{_braced(labels[second])}, {_braced(labels[first])}]"
+        f"operation: [{_braced(labels[first])}, {_braced(labels[second])}]"
         ";many-to-many matching not allowed: matching labels must be unique on one side"
     )
 
