@@ -28,6 +28,7 @@ from exporter.compose.notifying import Notifying
 from exporter.compose.sources import build_client, build_collectors, further_databases
 from exporter.compose.stats import DashboardStats
 from exporter.compose.status import head_stats, no_targets, runtime
+from exporter.compose.warm import warm_head
 from exporter.config.load import expand_text
 from exporter.config.providers import ProviderConfig, simulated
 from exporter.config.schema import Config
@@ -127,6 +128,7 @@ class App:
         base_url = await self._listen()
         await self._open_database()
         self._build_writers()
+        self._observed_since_ms = await self._warm()
         await self._open_sources(sql_files)
         await self._open_rules(groups)
         self._start_loops()
@@ -246,6 +248,14 @@ class App:
         await migrate_up(url, asset_dir("sql"), clock=self._clock)
         self._history = History(self._database)
 
+    async def _warm(self) -> int:
+        """Give the embedded engine back what was stored before the start."""
+        now_ms = self._clock.now_ms()
+        if self._history is None or self._config.query.url is not None:
+            return now_ms
+        self._missing = "stored samples are being loaded"
+        return await warm_head(self._storage, self._history, now_ms, self._config.storage.head_window_ms)
+
     def _build_writers(self) -> None:
         """Samples and events on their way to Postgres, each with a spool."""
         storage = self._config.storage
@@ -296,10 +306,6 @@ class App:
         await self._client.start()
         self._poller = ProviderPoller(self._client, providers, registry=self._registry, clock=self._clock)
         timed = DbQueryMetrics(self._registry)
-        # our own queries are measured, but no rows of the user's events
-        own_queries = Monitor(
-            registry=self._registry, clock=self._clock, api=self._client.metrics, queries=timed
-        )
         self._monitor = Monitor(
             registry=self._registry,
             events=self._events,
@@ -320,7 +326,7 @@ class App:
             registry=self._registry,
             clock=self._clock,
             lag=self._lag,
-            timer=own_queries.record_db_query,
+            timer=timed.record,  # without events: our own queries are no rows in the user's table
         )
 
     async def _open_rules(self, groups: Sequence[RuleGroup]) -> None:
@@ -356,7 +362,7 @@ class App:
             settings=self._template_settings(self._config),
             on_fault=self._faults.report,
         )
-        self._rules.load(groups, self._notifying.restored(groups))
+        self._rules.load(groups, self._notifying.restored(groups, self._observed_since_ms))
 
     def _start_loops(self) -> None:
         retention = Retention(

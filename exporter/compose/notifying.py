@@ -89,7 +89,7 @@ class Notifying:
         await dispatcher.load()
         return cls(dispatcher, alertmanagers, tables, clock, external_url)
 
-    def restored(self, groups: Sequence[RuleGroup]) -> Mapping[str, GroupState]:
+    def restored(self, groups: Sequence[RuleGroup], observed_since_ms: int) -> Mapping[str, GroupState]:
         """The states with which the rules go on; episodes of rules that are gone resolve."""
         stored = {
             rule.key: [from_record(record) for record in self._dispatcher.loaded_instances(rule.key)]
@@ -97,7 +97,7 @@ class Notifying:
             for rule in group.rules
             if isinstance(rule, AlertingRule)
         }
-        states, _ = restore(groups, stored, self._clock.now_ms())
+        states, _ = restore(groups, stored, self._clock.now_ms(), observed_since_ms)
         self._dispatcher.retain(groups)
         return states
 
