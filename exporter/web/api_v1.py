@@ -22,6 +22,7 @@ from exporter.promql.explain import Step
 from exporter.promql.parse import parse_expr, parse_selector
 from exporter.promql.printer import to_pretty
 from exporter.promql.values import InstantVector, RangeMatrix, Result
+from exporter.rules.emptiness import selectors_of
 from exporter.web import encode
 from exporter.web.params import (
     MAX_TIME_MS,
@@ -29,7 +30,9 @@ from exporter.web.params import (
     ParamError,
     check_range,
     flag,
+    go_int,
     only,
+    optional_time_ms,
     parse_duration_ms,
     parse_limit,
     parse_time_ms,
@@ -91,7 +94,7 @@ class ApiV1:
             "query_exemplars": self.query_exemplars,
         }
         for path, handler in both.items():
-            router.add_get(f"/api/v1/{path}", _wrapped(handler))
+            router.add_get(f"/api/v1/{path}", _wrapped(handler), allow_head=False)
             router.add_post(f"/api/v1/{path}", _wrapped(handler))
         for path, handler in {
             "label/{name}/values": self.label_values,
@@ -106,7 +109,7 @@ class ApiV1:
             "status/runtimeinfo": self.runtimeinfo,
             "status/tsdb": self.tsdb,
         }.items():
-            router.add_get(f"/api/v1/{path}", _wrapped(handler))
+            router.add_get(f"/api/v1/{path}", _wrapped(handler), allow_head=False)
 
     # queries
 
@@ -173,18 +176,18 @@ class ApiV1:
 
     async def query_exemplars(self, params: Params, request: web.Request) -> web.Response:
         """No exemplars are stored, so every valid query has an empty answer."""
-        try:
-            parse_expr(_first(params, "query"))
-        except QueryError as error:
-            return _query_failure(error)
-        return success([])
+        start_ms = self._time(params, "start", MIN_TIME_MS)
+        if self._time(params, "end", MAX_TIME_MS) < start_ms:
+            raise ParamError("end timestamp must not be before start timestamp")
+        expr = parse_expr(_first(params, "query"))
+        return success([] if list(selectors_of(expr)) else None)
 
     # labels
 
     async def labels(self, params: Params, request: web.Request) -> web.Response:
         """Label names."""
         limit, start_ms, end_ms = self._label_params(params)
-        names = await self._deps.queries.label_names(_matcher_sets(params), start_ms, end_ms)
+        names = await self._deps.queries.label_names(_label_matchers(params), start_ms, end_ms)
         return _limited(names, limit)
 
     async def label_values(self, params: Params, request: web.Request) -> web.Response:
@@ -195,7 +198,7 @@ class ApiV1:
         if not name or "\x00" in name:
             return failure("bad_data", f'invalid label name: "{name}"')
         limit, start_ms, end_ms = self._label_params(params)
-        values = await self._deps.queries.label_values(name, _matcher_sets(params), start_ms, end_ms)
+        values = await self._deps.queries.label_values(name, _label_matchers(params), start_ms, end_ms)
         return _limited(values, limit)
 
     async def series(self, params: Params, request: web.Request) -> web.Response:
@@ -203,7 +206,7 @@ class ApiV1:
         if not params.get("match[]"):
             return failure("bad_data", "no match[] parameter provided")
         limit, start_ms, end_ms = self._label_params(params)
-        found = await self._deps.queries.series(_matcher_sets(params), start_ms, end_ms)
+        found = await self._deps.queries.series(_series_matchers(params), start_ms, end_ms)
         return _limited(found, limit)
 
     # rules and alerts
@@ -219,7 +222,7 @@ class ApiV1:
                 files=params.get("file[]", ()),
                 names=params.get("rule_name[]", ()),
                 groups_wanted=params.get("rule_group[]", ()),
-                matcher_sets=_matcher_sets(params),
+                matcher_sets=_label_matchers(params),
                 exclude_alerts=exclude_alerts,
                 group_limit=_group_limit(_first(params, "group_limit")),
                 next_token=_first(params, "group_next_token"),
@@ -237,11 +240,11 @@ class ApiV1:
 
     async def targets(self, params: Params, request: web.Request) -> web.Response:
         """Scrape targets."""
-        state = only(params.get("state", ()), ("any", "active", "dropped"), "state")
+        state = _first(params, "state").lower() or "any"
         document = dict(self._deps.status.targets())
-        if state == "dropped":
+        if state not in ("any", "active"):
             document["activeTargets"] = []
-        if state == "active":
+        if state not in ("any", "dropped"):
             document["droppedTargets"] = []
         return success(document)
 
@@ -249,14 +252,16 @@ class ApiV1:
 
     async def metadata(self, params: Params, request: web.Request) -> web.Response:
         """Type, help and unit of metrics."""
-        limit = parse_limit(_first(params, "limit"))
+        limit = go_int(_first(params, "limit") or "-1")
+        if limit is None or abs(limit) >= 2**63:
+            raise ParamError("limit must be a number")
         wanted = _first(params, "metric")
         found = {
             name: [{"type": kind, "help": text, "unit": unit}]
             for name, (kind, text, unit) in self._deps.status.metadata().items()
             if not wanted or name == wanted
         }
-        return success(dict(list(found.items())[:limit] if limit else found))
+        return success(dict(list(found.items())[:limit]) if limit >= 0 else found)
 
     async def buildinfo(self, params: Params, request: web.Request) -> web.Response:
         """What answers, and its API level."""
@@ -294,8 +299,7 @@ class ApiV1:
         return success(await asyncio.to_thread(self._deps.status.head_stats))
 
     def _time(self, params: Params, name: str, default: int) -> int:
-        text = _first(params, name)
-        return parse_time_ms(text, name) if text else default
+        return optional_time_ms(_first(params, name), name, default)
 
     def _label_params(self, params: Params) -> tuple[int, int, int]:
         limit = parse_limit(_first(params, "limit"))
@@ -349,10 +353,27 @@ def _group_limit(text: str) -> int:
 
 
 def _matcher_sets(params: Params) -> list[Sequence[Matcher]]:
+    """The selectors of match[]. Raises: QueryError; ParamError for one that matches every series."""
+    sets: list[Sequence[Matcher]] = [parse_selector(text) for text in params.get("match[]", ())]
+    if any(all(matcher.matches("") for matcher in matchers) for matchers in sets):
+        raise ParamError("match[] must contain at least one non-empty matcher")
+    return sets
+
+
+def _series_matchers(params: Params) -> list[Sequence[Matcher]]:
+    """As the series endpoint words its errors. Raises: ParamError."""
     try:
-        return [parse_selector(text) for text in params.get("match[]", ())]
-    except QueryError as error:
+        return _matcher_sets(params)
+    except (QueryError, ParamError) as error:
         raise ParamError(str(error), "match[]") from error
+
+
+def _label_matchers(params: Params) -> list[Sequence[Matcher]]:
+    """As the other endpoints word their errors. Raises: ParamError."""
+    try:
+        return _matcher_sets(params)
+    except QueryError as error:
+        raise ParamError(str(error)) from error
 
 
 def _query_failure(error: QueryError) -> web.Response:

@@ -16,9 +16,10 @@ _MIN_TIME_TEXT = "-292273086-05-16T16:47:06Z"
 _MAX_TIME_TEXT = "292277025-08-18T07:12:54.999999999Z"
 MAX_POINTS = 11_000
 _RFC3339 = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII
+    r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII
 )
-_FLOAT = re.compile(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?)", re.ASCII)
+_FLOAT = re.compile(r"[+-]?(\d+(_\d+)*\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_SPECIAL = re.compile(r"[+-]?(inf|infinity)|nan", re.ASCII | re.IGNORECASE)
 
 
 class ParamError(ValueError):
@@ -29,26 +30,32 @@ class ParamError(ValueError):
         super().__init__(f'invalid parameter "{name}": {message}' if name else message)
 
 
+def go_float(text: str) -> float | None:
+    """The decimal number, infinity or NaN that Go's strconv.ParseFloat reads; None for other text."""
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return float(text) if _SPECIAL.fullmatch(text) else None
+
+
 def parse_time_ms(text: str, name: str) -> int:
     """Unix milliseconds of a Unix time in seconds (fractions allowed) or an RFC 3339 time.
 
+    Numbers that no time stands for (NaN, infinity, more than 1e15 seconds) are refused.
     Raises: ParamError with Prometheus' words.
     Source: Prometheus web/api/v1 parseTime.
     """
-    if _FLOAT.fullmatch(text):
-        seconds = float(text)
+    if (seconds := go_float(text)) is not None:
         if math.isfinite(seconds) and abs(seconds) < 1e15:
-            return math.floor(seconds * 1000 + 0.5)
+            fraction, whole = math.modf(seconds)
+            return int(whole) * 1000 + int(math.copysign(math.floor(abs(fraction) * 1000 + 0.5), fraction))
     elif match := _RFC3339.fullmatch(text):
         year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
-        fraction, sign, off_hours, off_minutes = match.groups()[6:]
+        digits, sign, off_hours, off_minutes = match.groups()[6:]
         try:
             moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
         except ValueError:
             raise ParamError(f'cannot parse "{text}" to a valid timestamp', name) from None
-        ms = int(moment.timestamp()) * 1000 + (
-            int(fraction[:9].ljust(9, "0")) // 1_000_000 if fraction else 0
-        )
+        ms = int(moment.timestamp()) * 1000 + (int(digits[:9].ljust(9, "0")) // 1_000_000 if digits else 0)
         if sign:
             shift = (int(off_hours) * 60 + int(off_minutes)) * 60_000
             ms -= shift if sign == "+" else -shift
@@ -60,17 +67,28 @@ def parse_time_ms(text: str, name: str) -> int:
     raise ParamError(f'cannot parse "{text}" to a valid timestamp', name)
 
 
+def optional_time_ms(text: str, name: str, default: int) -> int:
+    """As `parse_time_ms`, for parameters that may be left out. Raises: ParamError."""
+    if not text:
+        return default
+    try:
+        return parse_time_ms(text, "")
+    except ParamError as error:
+        raise ParamError(f"Invalid time value for '{name}': {error}", name) from None
+
+
 def parse_duration_ms(text: str, name: str) -> int:
     """Milliseconds of a number of seconds or a Prometheus duration.
 
     Raises: ParamError with Prometheus' words.
     Source: Prometheus web/api/v1 parseDuration.
     """
-    if _FLOAT.fullmatch(text):
-        seconds = float(text)
+    if (seconds := go_float(text)) is not None:
+        if math.isnan(seconds):
+            return -1  # to Go the least number there is
         if abs(seconds) >= 2**63 / 1e9:
             raise ParamError(f'cannot parse "{text}" to a valid duration. It overflows int64', name)
-        return round(seconds * 1000)
+        return int(seconds * 1000) or int(math.copysign(seconds != 0, seconds))  # at least a millisecond
     try:
         return parse_duration(text)
     except ValueError:
@@ -84,13 +102,19 @@ def parse_limit(text: str | None) -> int:
     """
     if not text:
         return 0
-    try:
-        value = int(text)
-    except ValueError:
-        raise ParamError(f'strconv.Atoi: parsing "{text}": invalid syntax', "limit") from None
+    value = go_int(text)
+    if value is None:
+        raise ParamError(f'strconv.Atoi: parsing "{text}": invalid syntax', "limit")
+    if abs(value) >= 2**63:
+        raise ParamError(f'strconv.Atoi: parsing "{text}": value out of range', "limit")
     if value < 0:
         raise ParamError("limit must be non-negative", "limit")
     return value
+
+
+def go_int(text: str) -> int | None:
+    """The whole number that Go's strconv.Atoi reads; None for other text."""
+    return int(text) if re.fullmatch(r"[+-]?\d+", text, re.ASCII) else None
 
 
 def check_range(start_ms: int, end_ms: int, step_ms: int) -> None:

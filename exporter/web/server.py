@@ -144,6 +144,14 @@ async def _faults(request: web.Request, handler: Any) -> web.StreamResponse:
     """A fault of ours answers 500 with its kind, and is logged with its cause."""
     try:
         return await handler(request)  # type: ignore[no-any-return]
+    except web.HTTPNotFound as error:
+        error.text = "404 page not found\n"
+        raise
+    except web.HTTPMethodNotAllowed as error:
+        if request.method == "OPTIONS" and request.path.startswith("/api/v1/"):
+            return web.Response(status=204)  # what a browser asks before it asks
+        error.text = "Method Not Allowed\n"
+        raise
     except (web.HTTPException, asyncio.CancelledError):
         raise
     except ExporterError as error:

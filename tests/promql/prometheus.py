@@ -20,7 +20,7 @@ class Prometheus:
 
     def __init__(self, prometheus: str, promtool: str, home: Path, exposition: str = "") -> None:
         self._home = home
-        self._port = _free_port()
+        self._port = self.port = _free_port()
         config = home / "prometheus.yml"
         config.write_text("global: {}\n")
         data = home / "data"
