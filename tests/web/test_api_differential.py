@@ -273,6 +273,10 @@ DIFFERENT: list[tuple[str, Callable[[Case], bool]]] = [
     ("3: an empty selector has no position", has("match[]", "")),
     ("3: a regular expression is parsed as it was written", asks('up{a=~"("}')),
     ("3: offsets are expressions, too", asks("up offset")),
+    (
+        "3: the two series of a many-to-many match stand in label order",
+        asks("vector(1) * on() group_left() up", "up * on(job) group_left odd"),
+    ),
     ("3: warnings and infos", asks("histogram_quantile(0.9, up)", "quantile(2, up)")),
     ("3: label names are any UTF-8", asks('label_join(up, "x y", ",", "job")', 'count_values("a b", up)')),
     ("3: label names are any UTF-8", on("label/a-b/values", "label/1a/values", "label/a.b/values")),
