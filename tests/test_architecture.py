@@ -35,6 +35,7 @@ PURE_FILES = (
     "notify/silences.py",
     "notify/inhibit.py",
     "notify/flapping.py",
+    "notify/instances.py",
     "notify/lanes.py",
     "notify/book.py",
     "db/batch.py",

@@ -8,7 +8,8 @@ for each destination; what a lane reports back goes through the book again and i
 Invariants: nothing is sent before it is recorded; a cooldown is armed in the transaction that records the
 delivery; a notification keeps its id over every retry and restart; a slow destination delays no other.
 
-Pure files: records, route, group, message, payload, silences, inhibit, flapping, lanes, book. The rest are
+Pure files: records, route, gates, group, instances, outgoing, message, payload, silences, inhibit, flapping,
+lanes, book. The rest are
 edges; a receiver (`receivers/`) only renders and posts, retry and order are the outbox's.
 Must not import: other edges (db implements `ports.AlertStore`; app.py joins them).
 """

@@ -19,12 +19,12 @@ from exporter.notify.flapping import FlapCounter
 from exporter.notify.gates import GateTable, destination_of, gate_key
 from exporter.notify.group import WaitingGroups
 from exporter.notify.inhibit import Inhibitor
+from exporter.notify.instances import InstanceTable
 from exporter.notify.message import bounded
 from exporter.notify.outgoing import QueuedNotifications, Unit, in_order
 from exporter.notify.records import (
     Changes,
     Episode,
-    InstanceKey,
     Notification,
     NotifiedAlert,
     Silence,
@@ -34,7 +34,7 @@ from exporter.notify.records import (
 from exporter.notify.route import Destination, Router, Target, destinations
 from exporter.notify.silences import silenced_by
 from exporter.rules import cooldown
-from exporter.rules.alert import AlertInstance, AlertState, ResolveReason, to_record
+from exporter.rules.alert import AlertInstance, AlertState, ResolveReason
 from exporter.rules.cooldown import Gate, NotifyDecision, NotifyReason
 from exporter.rules.evaluation import GroupEvaluation, RuleEvaluation, RuleHealth
 from exporter.rules.model import AlertingRule
@@ -60,6 +60,16 @@ class Outlook:
     receiver: str
     next_at_ms: int
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A destination that a label set is routed to, with its cooldown gate as it is; `muted` by an interval."""
+
+    target: Target
+    cooldown_ms: int
+    gate: Gate
+    muted: str
 
 
 @dataclass(slots=True)
@@ -97,15 +107,11 @@ class AlertBook:
         self._rules: dict[str, AlertingRule] = {}
         self._by_rule: dict[str, set[str]] = {}
         self._gates = GateTable()
-        self._marks: dict[InstanceKey, tuple[object, ...]] = {}
-        self._records: dict[InstanceKey, Mapping[str, Any]] = {}
-        self._keys_of: dict[str, set[InstanceKey]] = {}
-        self._loaded: dict[str, dict[str, Mapping[str, Any]]] = {}
+        self._instances = InstanceTable()
         self._labels: dict[str, LabelSet] = {}
         self._attention: set[str] = set()
         self._wakes: list[tuple[int, str]] = []
         self._flaps = FlapCounter()
-        self._noticed: set[tuple[str, str]] = set()
         self._groups = WaitingGroups()
         self._inhibitor: Inhibitor | None = None
         self._outcome = Outcome()
@@ -132,15 +138,12 @@ class AlertBook:
         for gate in state.gates.values():
             if gate is not None:
                 self._gates.set(gate, Changes())
-        for (rule_key, mark), record in state.instances.items():
-            if record is not None:
-                self._loaded.setdefault(rule_key, {})[mark] = record
-                self._keys_of.setdefault(rule_key, set()).add((rule_key, mark))
+        self._instances.load(state.instances)
         self.silences.update(state.silences)
         queued = in_order(one for one in state.notifications.values() if one.state is Status.QUEUED)
         needed = {episode for one in queued for episode in one.episode_ids}
         for episode in state.episodes.values():
-            instance = _instance_key(episode.rule_key, fingerprint(episode.labels))
+            instance = _instance_key(episode)
             self._flaps.changed(instance, episode.triggered_at_ms)
             if not episode.active:
                 self._flaps.changed(instance, episode.resolved_at_ms)
@@ -155,21 +158,17 @@ class AlertBook:
 
     def snapshot(self) -> Changes:
         """Everything that a restart needs."""
-        instances: dict[InstanceKey, Mapping[str, Any] | None] = {
-            (key, mark): record for key, found in self._loaded.items() for mark, record in found.items()
-        }
-        instances.update(self._records)
         return Changes(
             episodes=dict(self.episodes),
             gates=dict(self._gates),
             notifications={one.id: one for one in self.queued},
-            instances=instances,
+            instances=self._instances.all(),
             silences=dict(self.silences),
         )
 
     def loaded_instances(self, rule_key: str) -> list[Mapping[str, Any]]:
         """The stored records of a rule's instances, for the evaluator to go on with."""
-        return list(self._loaded.get(rule_key, {}).values())
+        return self._instances.of_rule(rule_key)
 
     def evaluate(self, evaluation: GroupEvaluation, now_ms: int) -> None:
         """Take in one evaluation of a group: what fires, what ended, and decide what is sent."""
@@ -178,7 +177,6 @@ class AlertBook:
         for rule in evaluation.rules:
             if isinstance(rule.rule, AlertingRule) and rule.health is RuleHealth.OK:
                 self._take_in(rule, rule.rule, now_ms, started, ended)
-        self._loaded = {key: value for key, value in self._loaded.items() if key not in self._rules}
         if started or ended:
             self._inhibitor = None
         considered = self._due(now_ms) | self._attention | set(started)
@@ -200,12 +198,7 @@ class AlertBook:
                 ended.append(episode_id)
             self._rules.pop(rule_key, None)
             self.active.pop(rule_key, None)
-        for rule_key in [key for key in self._keys_of if key not in kept]:
-            for key in self._keys_of.pop(rule_key):
-                self._marks.pop(key, None)
-                self._records.pop(key, None)
-                self._outcome.changes.instances[key] = None
-            self._loaded.pop(rule_key, None)
+        self._instances.retain(kept, self._outcome.changes)
         self._rules.update({key: kept[key] for key in self._rules if key in kept})
         self._inhibitor = None
         self._consider(set(self._attention), ended, now_ms)
@@ -343,6 +336,24 @@ class AlertBook:
             found.append(Outlook(target.destination.key, next_at_ms, why))
         return found
 
+    def standings(self, rule: AlertingRule, labels: LabelSet, now_ms: int) -> list[Standing]:
+        """Where an instance with these labels is routed, whether it fires or not, changing nothing."""
+        found = []
+        for target in self.router.targets(self._external.merged(labels)):
+            key = gate_key(target.destination.key, rule, labels, fingerprint(labels))
+            cooldown_ms = max(rule.cooldown_ms, target.route.cooldown_ms)
+            muted = self.router.muted_by(target.route, now_ms)
+            found.append(Standing(target, cooldown_ms, self._gates.get(key), muted))
+        return found
+
+    def quieted(self, labels: LabelSet, now_ms: int) -> str:
+        """The silences or the alert that keep these labels quiet at a time, '' if none does."""
+        leaving = self._external.merged(labels)
+        if found := silenced_by(self.silences.values(), leaving, now_ms):
+            return f"silenced by {', '.join(found)}"
+        source = self._inhibited(leaving) if self.config.inhibit_rules else None
+        return f"inhibited by {source}" if source is not None else ""
+
     def quiet_because(self, episode: Episode, now_ms: int) -> str:
         """Why an episode is not notified anywhere now, '' if nothing keeps it quiet."""
         if episode.muted_by_hand:
@@ -380,7 +391,7 @@ class AlertBook:
             self._attention |= self._by_rule.get(rule.key, set())
         self._rules[rule.key] = rule
         self.active[rule.key] = found.active
-        self._record_instances(rule, found.active)
+        self._instances.update(rule.key, found.active, self._outcome.changes)
         firing = {one.episode_id: one for one in found.active if one.state is AlertState.FIRING}
         active = self._by_rule.setdefault(rule.key, set())
         over = {one.episode_id: one for one in found.resolved}
@@ -404,18 +415,17 @@ class AlertBook:
         active.update(firing)
 
     def _start(self, rule: AlertingRule, instance: AlertInstance) -> None:
-        self._flaps.changed(_instance_key(rule.key, fingerprint(instance.labels)), instance.fired_at_ms)
-        self._set_episode(
-            Episode(
-                id=instance.episode_id,
-                rule_key=rule.key,
-                labels=instance.labels,
-                annotations=dict(instance.annotations),
-                value=instance.value,
-                peak=instance.peak,
-                triggered_at_ms=instance.fired_at_ms,
-            )
+        episode = Episode(
+            id=instance.episode_id,
+            rule_key=rule.key,
+            labels=instance.labels,
+            annotations=dict(instance.annotations),
+            value=instance.value,
+            peak=instance.peak,
+            triggered_at_ms=instance.fired_at_ms,
         )
+        self._flaps.changed(_instance_key(episode), instance.fired_at_ms)
+        self._set_episode(episode)
 
     def _end(self, episode_id: str, instance: AlertInstance | None, now_ms: int, otherwise: str) -> None:
         """Close an episode; `instance` is as it resolved, None where that was not seen."""
@@ -434,35 +444,11 @@ class AlertBook:
         if not episode.resolved_at_ms:
             closed = replace(closed, resolved_at_ms=at_ms, resolved_by=EVALUATOR, resolve_reason=reason)
         self._set_episode(closed)
-        self._flaps.changed(_instance_key(episode.rule_key, fingerprint(episode.labels)), at_ms)
+        self._flaps.changed(_instance_key(episode), at_ms)
         self.firing.pop(episode_id, None)
         self._attention.discard(episode_id)
         self._groups.leave(episode_id)
         self._by_rule[episode.rule_key].discard(episode_id)
-
-    def _record_instances(self, rule: AlertingRule, active: Iterable[AlertInstance]) -> None:
-        """Note the instances whose stored record differs in more than the value and the annotations."""
-        before = self._keys_of.get(rule.key, set())
-        keys: set[InstanceKey] = set()
-        for instance in active:
-            key = (rule.key, fingerprint(instance.labels))
-            keys.add(key)
-            mark = (
-                instance.state, instance.peak, instance.active_at_ms, instance.fired_at_ms,
-                instance.keep_firing_since_ms, instance.episode_id, instance.held, instance.expr_digest,
-            )  # fmt: skip
-            if self._marks.get(key) != mark:
-                self._marks[key] = mark
-                record = self._records[key] = to_record(instance)
-                self._outcome.changes.instances[key] = record
-        for key in before - keys:
-            self._marks.pop(key, None)
-            self._records.pop(key, None)
-            self._outcome.changes.instances[key] = None
-        if keys:
-            self._keys_of[rule.key] = keys
-        else:
-            self._keys_of.pop(rule.key, None)
 
     # decisions
 
@@ -531,10 +517,7 @@ class AlertBook:
 
     def _held_for_flapping(self, key: str, episode: Episode, target: Target, now_ms: int) -> bool:
         bound = target.route.flapping
-        if not bound.hold:
-            return False
-        instance = _instance_key(episode.rule_key, fingerprint(episode.labels))
-        return (key, instance) in self._noticed and self._flaps.flapping(instance, bound, now_ms) > 0
+        return bound.hold and self._flaps.noticed(key, _instance_key(episode), bound, now_ms)
 
     def _after(self, decision: NotifyDecision, given: _GateInput, now_ms: int) -> None:
         """Note what a decision means for its episode: when to look again, that it was held back."""
@@ -577,22 +560,10 @@ class AlertBook:
         unit = units.get(unit_key)
         if unit is None:
             unit = units[unit_key] = Unit(destination, status, group_key, group_labels)
-        flapping = 0 if resolved else self._flap_notice(key, episode, target, now_ms)
+        flapping = 0
+        if target is not None and not resolved:
+            flapping = self._flaps.notice(key, _instance_key(episode), target.route.flapping, now_ms)
         unit.entries.append(((key, decision.slot), self._notified(episode, decision, status, flapping)))
-
-    def _flap_notice(self, key: str, episode: Episode, target: Target | None, now_ms: int) -> int:
-        """The number of changes of state, once for each time that the instance begins to flap."""
-        if target is None:
-            return 0
-        instance = _instance_key(episode.rule_key, fingerprint(episode.labels))
-        found = self._flaps.flapping(instance, target.route.flapping, now_ms)
-        if not found:
-            self._noticed.discard((key, instance))
-            return 0
-        if (key, instance) in self._noticed:
-            return 0
-        self._noticed.add((key, instance))
-        return found
 
     def _notified(
         self, episode: Episode, decision: NotifyDecision, status: str, flapping: int
@@ -686,5 +657,5 @@ class AlertBook:
         return f"{target.destination.key}/{target.route_id}:{target.group_labels(labels)}"
 
 
-def _instance_key(rule_key: str, mark: str) -> str:
-    return f"{rule_key}{_SEPARATOR}{mark}"
+def _instance_key(episode: Episode) -> str:
+    return f"{episode.rule_key}{_SEPARATOR}{fingerprint(episode.labels)}"

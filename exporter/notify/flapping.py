@@ -14,6 +14,7 @@ class FlapCounter:
 
     def __init__(self) -> None:
         self._times: dict[str, deque[int]] = {}
+        self._noticed: set[tuple[str, str]] = set()
 
     def changed(self, instance: str, at_ms: int) -> None:
         """Note one change of state."""
@@ -31,6 +32,21 @@ class FlapCounter:
             return 0
         found = self.count(instance, bound.window_ms, now_ms)
         return found if found >= bound.transitions else 0
+
+    def notice(self, listener: str, instance: str, bound: FlappingConfig, now_ms: int) -> int:
+        """The count, once for each time that the instance begins to flap and for each listener; else 0."""
+        found = self.flapping(instance, bound, now_ms)
+        if not found:
+            self._noticed.discard((listener, instance))
+            return 0
+        if (listener, instance) in self._noticed:
+            return 0
+        self._noticed.add((listener, instance))
+        return found
+
+    def noticed(self, listener: str, instance: str, bound: FlappingConfig, now_ms: int) -> bool:
+        """Whether the instance flaps and the listener was told."""
+        return (listener, instance) in self._noticed and self.flapping(instance, bound, now_ms) > 0
 
     def forget(self, before_ms: int) -> None:
         """Drop the changes before a time."""

@@ -22,6 +22,7 @@ from exporter.notify.ports import HistoryFilter
 from exporter.notify.records import Episode, Silence, fingerprint, row_id
 from exporter.notify.silences import SilenceError, rfc3339
 from exporter.rules.alert import AlertInstance, AlertState
+from exporter.rules.model import AlertingRule
 
 _BY_MAX, _NOTES_MAX = 255, 10_000
 
@@ -90,6 +91,30 @@ class AlertService:
             "nextSendAt": _time(min(times)) if times else None,
             "why": "" if times else why,
         }
+
+    def standing(self, rule: AlertingRule, labels: LabelSet, at_ms: int) -> dict[str, Any]:
+        """What keeps an instance with these labels quiet at a time (`quiet`, '' if nothing), and for each
+        destination that it is routed to: receiver, route, routeMatchers, cooldown (seconds), armedAt, until,
+        suppressed, onItsWay, muted. The gates are as they are now."""
+        found = []
+        for one in self._book.standings(rule, labels, at_ms):
+            gate, route = one.gate, one.target.route
+            until_ms = gate.armed_at_ms + one.cooldown_ms if gate.armed_at_ms and one.cooldown_ms else 0
+            found.append(
+                {
+                    "receiver": one.target.destination.key,
+                    "kind": one.target.destination.kind,
+                    "route": one.target.route_id,
+                    "routeMatchers": [str(matcher) for matcher in route.matchers],
+                    "cooldown": one.cooldown_ms / 1000,
+                    "armedAt": _time(gate.armed_at_ms),
+                    "until": _time(until_ms),
+                    "suppressed": gate.suppressed,
+                    "onItsWay": bool(gate.flights),
+                    "muted": one.muted,
+                }
+            )
+        return {"quiet": self._book.quieted(labels, at_ms), "destinations": found}
 
     async def history(self, wanted: HistoryFilter) -> Sequence[Mapping[str, Any]]:
         """Episodes of the database, newest first, each with its notifications.

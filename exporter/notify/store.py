@@ -46,6 +46,7 @@ class JournaledStore:
         self._lock = asyncio.Lock()
         self._away = False
         self._disk_failed = False
+        self._noting: asyncio.Task[None] | None = None
         self._next_compact_bytes = compact_bytes
 
     @property
@@ -84,7 +85,7 @@ class JournaledStore:
     async def barrier(self) -> None:
         """Wait until no commit is under way."""
         async with self._lock:
-            return
+            await self._noted()
 
     async def history(self, wanted: HistoryFilter) -> Sequence[Mapping[str, Any]]:
         """The tables' history.
@@ -95,12 +96,21 @@ class JournaledStore:
 
     async def close(self) -> None:
         """Close the journal."""
+        await self._noted()
         await asyncio.to_thread(self._journal.close)
 
+    async def _noted(self) -> None:
+        if self._noting is not None:
+            await asyncio.gather(self._noting, return_exceptions=True)
+            self._noting = None
+
     async def _commit(self, changes: Changes) -> None:
+        await self._noted()  # the journal has the order of the commits
         folding = bool(self._pending)
         together = changes
         if folding:
+            if changes:  # first, so that a crash while folding cannot put older rows over newer ones
+                await self._note(changes, stored=False)
             together = Changes()
             together.merge(self._pending)
             together.merge(changes)
@@ -110,7 +120,7 @@ class JournaledStore:
         except (StorageError, TimeoutError) as error:
             self._went_away(error)
             self._pending.merge(changes)
-            if changes:
+            if changes and not folding:
                 await self._note(changes, stored=False)
             return
         if self._away:
@@ -118,10 +128,14 @@ class JournaledStore:
             _log.info("alert state goes to the database again")
         if folding:
             self._pending = Changes()
-        if changes:
-            await self._note(changes, stored=True)
+        # what the tables have is noted while the caller goes on
+        self._noting = asyncio.create_task(self._note_stored(changes, folding=folding))
+
+    async def _note_stored(self, changes: Changes, *, folding: bool) -> None:
         if folding:
             await self._note(None, stored=True)
+        elif changes:
+            await self._note(changes, stored=True)
         await self._compact()
 
     async def _read_journal(self) -> tuple[Changes, Changes]:
