@@ -7,7 +7,7 @@ they change with time alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -25,7 +25,8 @@ SUCCESS = "success"
 
 @dataclass(frozen=True, slots=True)
 class ProviderStats:
-    """State of one provider's limits. `paused_for_s` is infinite where only `resume` ends the pause."""
+    """State of one provider's limits. `paused_for_s` is infinite where only `resume` ends the pause;
+    `stopped` are endpoints that the plan excludes, with the provider's words."""
 
     provider: str
     windows: tuple[WindowStats, ...]
@@ -33,6 +34,7 @@ class ProviderStats:
     breaker: BreakerState
     paused_for_s: float
     paused_reason: str
+    stopped: Mapping[str, str] = field(default_factory=dict)
 
 
 class CacheCounters:
@@ -144,6 +146,11 @@ class ClientStateCollector(Collector):
             "Time for which calls are held back at the provider's word; +Inf until someone resumes them.",
             labels=("provider",),
         )
+        stopped = GaugeMetricFamily(
+            "quantum_api_stopped_endpoints",
+            "Endpoints that are called no more because the plan excludes them.",
+            labels=("provider",),
+        )
         breaker = GaugeMetricFamily(
             "quantum_api_breaker_state",
             "Circuit breaker: 0 closed, 1 half-open, 2 open.",
@@ -157,5 +164,6 @@ class ClientStateCollector(Collector):
                 exhaustion.add_metric((name, entry.window), entry.exhaustion_s)
             queue.add_metric((name,), provider.queue_length)
             paused.add_metric((name,), provider.paused_for_s)
+            stopped.add_metric((name,), len(provider.stopped))
             breaker.add_metric((name,), int(provider.breaker))
-        return (limit, used, reset, exhaustion, queue, paused, breaker)
+        return (limit, used, reset, exhaustion, queue, paused, stopped, breaker)

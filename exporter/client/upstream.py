@@ -142,6 +142,7 @@ class Upstream:
             breaker=self.breaker.state(now),
             paused_for_s=max(0.0, pause.until - now) if pause is not None else 0.0,
             paused_reason=pause.reason if pause is not None and pause.until > now else "",
+            stopped={label: failure.message for label, failure in self._stopped.items()},
         )
 
     def learn(self, info: KeyInfo) -> None:

@@ -22,7 +22,7 @@ _MARKET = {
     "quantum_btc_price_usd": "Price of one bitcoin, as the provider says.",
     "quantum_btc_market_cap_usd": "Price of all bitcoins in existence, as the provider says.",
     "quantum_btc_volume_24h_usd": "Bitcoin traded in the last 24 hours, as the provider says.",
-    "quantum_btc_price_unchanged_seconds": "Time for which the provider's price has been exactly the same.",
+    "quantum_btc_price_unchanged_seconds": "Time for which the provider's price and volume have stayed the same.",
     "quantum_btc_price_deviation_ratio": "Distance of the price from the median of all, as a share of it.",
     "quantum_market_sentiment_ratio": "Share of positive opinions about Bitcoin, 0 to 1.",
     "quantum_market_galaxy_score": "Combined score of price and social activity, 0 to 100.",
@@ -87,7 +87,7 @@ class ProviderState:
     def __init__(self) -> None:
         self._readings: dict[tuple[str, str], Reading] = {}
         self._ok: dict[str, dict[str, bool]] = {}
-        self._price_since: dict[str, tuple[float, int]] = {}
+        self._price_since: dict[str, tuple[tuple[float, float | None], int]] = {}
 
     def succeeded(self, provider: str, endpoint: str, reading: Reading) -> None:
         """A poll brought an answer."""
@@ -96,8 +96,10 @@ class ProviderState:
         quote = _quote(reading.result)
         if quote is not None:
             held = self._price_since.get(provider)
-            if held is None or held[0] != quote.price_usd:
-                self._price_since[provider] = (quote.price_usd, reading.received_ms)
+            # A quiet market may keep its price for a minute, but not its volume too.
+            now = (quote.price_usd, quote.volume_24h_usd)
+            if held is None or held[0] != now:
+                self._price_since[provider] = (now, reading.received_ms)
 
     def failed(self, provider: str, endpoint: str) -> None:
         """A poll failed."""
