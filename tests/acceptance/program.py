@@ -124,6 +124,7 @@ class Program:
     def stop(self, timeout_s: float = 20.0) -> float:
         """SIGTERM to the exporter; how long it took to go, in seconds."""
         if self.process.poll() is not None:
+            self._log.close()
             return 0.0
         began = time.monotonic()
         try:
