@@ -22,7 +22,7 @@ _MARKET = {
     "quantum_btc_price_usd": "Price of one bitcoin, as the provider says.",
     "quantum_btc_market_cap_usd": "Price of all bitcoins in existence, as the provider says.",
     "quantum_btc_volume_24h_usd": "Bitcoin traded in the last 24 hours, as the provider says.",
-    "quantum_btc_price_unchanged_seconds": "Time for which the provider's price and volume have stayed the same.",
+    "quantum_btc_price_unchanged_seconds": "Time for which the provider's price and volume have not changed.",
     "quantum_btc_price_deviation_ratio": "Distance of the price from the median of all, as a share of it.",
     "quantum_market_sentiment_ratio": "Share of positive opinions about Bitcoin, 0 to 1.",
     "quantum_market_galaxy_score": "Combined score of price and social activity, 0 to 100.",
