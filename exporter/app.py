@@ -29,6 +29,7 @@ from exporter.compose.sources import build_client, build_collectors, further_dat
 from exporter.compose.stats import DashboardStats
 from exporter.compose.status import head_stats, no_targets, runtime
 from exporter.compose.warm import warm_head
+from exporter.compose.why import WhyService
 from exporter.config.load import expand_text
 from exporter.config.providers import ProviderConfig, simulated
 from exporter.config.schema import Config
@@ -484,6 +485,7 @@ class App:
             dashboard=self._dashboard,
             run_checks=self._run_checks,
             cron_secret=lambda: self._config.dashboard_api.cron_secret,
+            why=WhyService(_Rules(self), self._queries, lambda: self._notifying.service, self._clock),
         )
 
     async def _dashboard(self) -> Mapping[str, Any]:

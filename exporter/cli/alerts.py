@@ -190,8 +190,8 @@ def _history(api: Api, args: argparse.Namespace) -> None:
         state=args.state,
         receiver=args.receiver,
         by=args.by,
-        start=_moment(args.since, "--since"),
-        end=_moment(args.until, "--until"),
+        start=moment(args.since, "--since"),
+        end=moment(args.until, "--until"),
         filter=_checked(args.label, equal_only=True),
         limit=args.limit,
     )["data"]["episodes"]
@@ -302,7 +302,7 @@ def _duration(text: str) -> int:
         raise ConfigError(str(error)) from error
 
 
-def _moment(text: str, flag: str) -> str:
+def moment(text: str, flag: str) -> str:
     """A time for the API, from a duration before now, Unix seconds or RFC 3339."""
     if not text or text.replace(".", "").isdigit():
         return text

@@ -44,6 +44,7 @@ class QueryProbe:
         self._rule = rule
         self._query = query
         self._answers: dict[str, Vector] = {}
+        self._missing: list[str] = []
 
     def has_data(self, source: LabelSet) -> bool:
         """Whether the expression still has input for these labels.
@@ -51,6 +52,14 @@ class QueryProbe:
         Raises: QueryError where a selector cannot be evaluated.
         """
         return self._has(self._rule.expr, source.without((METRIC_NAME,)), 0)
+
+    def missing_inputs(self, source: LabelSet) -> tuple[str, ...]:
+        """The selectors without a series that fits these labels, where the expression has no input for them.
+
+        Raises: QueryError where a selector cannot be evaluated.
+        """
+        self._missing = []
+        return () if self.has_data(source) else tuple(self._missing)
 
     def value_now(self, source: LabelSet) -> float | None:
         """What the measured side of the condition gives now; None without a comparison or value."""
@@ -130,7 +139,10 @@ class QueryProbe:
         if range_ms:
             expr = Call("last_over_time", (MatrixSelector(selector, range_ms, selector.span),), selector.span)
         wanted = labels.as_dict()
-        return any(
-            all(wanted.get(name, value) == value for name, value in found)
-            for found, _ in self._ask(to_text(expr))
+        found = any(
+            all(wanted.get(name, value) == value for name, value in one)
+            for one, _ in self._ask(to_text(expr))
         )
+        if not found:
+            self._missing.append(to_text(selector))
+        return found

@@ -100,6 +100,15 @@ class AlertActions(Protocol):
         """End a silence."""
 
 
+class WhyAnswers(Protocol):
+    """Explains why an alert did, or did not, fire or notify."""
+
+    async def why(
+        self, alert: str, at_ms: int | None = None, matchers: Sequence[Matcher] = ()
+    ) -> Mapping[str, Any]:
+        """One document. Raises: NotFoundError, QueryError."""
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """Facts for /api/v1/status/* and the metadata endpoint."""
@@ -129,3 +138,4 @@ class Deps:
     dashboard: Callable[[], Awaitable[Mapping[str, Any]]]
     run_checks: Callable[[], Awaitable[Mapping[str, Any]]]
     cron_secret: Callable[[], str]
+    why: WhyAnswers | None = None

@@ -17,6 +17,7 @@ from exporter.web.alerts import AlertRoutes
 from exporter.web.api_v1 import ApiV1, failure
 from exporter.web.auth import BasicAuth, WebConfig, changes_state, is_loopback
 from exporter.web.ports import Deps
+from exporter.web.why import WhyRoute
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ def create_app(deps: Deps, web_config: WebConfig, *, loopback: bool) -> web.Appl
     )
     ApiV1(deps).add_routes(app.router)
     AlertRoutes(deps).add_routes(app.router)
+    WhyRoute(deps).add_routes(app.router)
     _Plain(deps).add_routes(app.router)
     if web_config.headers:
 
