@@ -32,6 +32,7 @@ from exporter.rules.probe import QueryProbe, Vector
 
 Answers = Mapping[str, Vector]
 _SEEN_THROUGH = ("label_replace", "label_join", "sort", "sort_desc")  # they keep what they are given
+_MAPPING = ("round", "clamp", "clamp_min", "clamp_max", "abs", "ceil", "floor")  # value by value
 _SELECTING = ("topk", "bottomk", "limitk", "limit_ratio")
 _SETS = ("and", "unless", "or")
 
@@ -207,7 +208,7 @@ def _below(expr: Expr) -> tuple[Expr, ...]:
     """What an expression is taken apart into: the sides of operators, what holds such sides."""
     if isinstance(expr, Binary):
         return (expr.lhs, expr.rhs)
-    if isinstance(expr, Call) and expr.func in _SEEN_THROUGH:
+    if isinstance(expr, Call) and expr.func in (*_SEEN_THROUGH, *_MAPPING):
         return (expr.args[0],)
     if isinstance(expr, Aggregate) and isinstance(unwrapped(expr.expr), Binary):
         return (expr.expr,)
@@ -322,7 +323,7 @@ def _narrowed(expr: Expr, labels: LabelSet) -> LabelSet:
     """The labels that are compared below a function or an aggregation."""
     if isinstance(expr, Aggregate) and expr.op not in _SELECTING:
         return labels.without(expr.grouping) if expr.without else labels.keep(expr.grouping)
-    if isinstance(expr, Call) and len(expr.args) > 1 and isinstance(expr.args[1], StringLiteral):
+    if isinstance(expr, Call) and expr.func in _SEEN_THROUGH[:2] and isinstance(expr.args[1], StringLiteral):
         return labels.without((expr.args[1].value,))
     return labels
 
