@@ -132,12 +132,17 @@ def _newest(matrix: StepMatrix, row: int) -> str:
     return api_float(float(matrix.values[row, steps[-1]]))
 
 
+def describe(step: Step) -> tuple[str, str]:
+    """What a step held, and its time with and without its parts."""
+    size = f"{step.series} series, {step.samples} samples" if step.kind.endswith("vector") else step.kind
+    return size, f"{step.seconds * 1e3:.2f} ms, own {step.own_seconds * 1e3:.2f} ms"
+
+
 def render(root: Step) -> str:
     """The tree as text: one line for each sub-expression, with value or series count, samples and time."""
     lines = []
     for depth, step in root.walk():
-        size = f"{step.series} series, {step.samples} samples" if step.kind.endswith("vector") else step.kind
+        size, times = describe(step)
         value = f" = {step.value}" if step.value else ""
-        times = f"{step.seconds * 1e3:.2f} ms, own {step.own_seconds * 1e3:.2f} ms"
         lines.append(f"{'  ' * depth}{step.text}{value}  [{size}; {times}]")
     return "\n".join(lines)

@@ -72,8 +72,7 @@ class RemoteApi:
                 else (self._session.get(url, params=pairs, **self._options()))
             )
             async with call as response:
-                body = await response.content.read(_MAX_BYTES + 1)
-                return _decode(body, response.status, self._base)
+                return _decode(await _body(response, self._base), response.status, self._base)
         except TimeoutError as error:
             raise QueryError(f"{self._base} did not answer in time", QueryErrorKind.TIMEOUT) from error
         except aiohttp.ClientError as error:
@@ -89,9 +88,16 @@ def seconds(ts_ms: int) -> str:
     return f"{ts_ms / 1000:.3f}"
 
 
+async def _body(response: aiohttp.ClientResponse, base: str) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > _MAX_BYTES:
+            raise QueryError(f"{base} answered more than {_MAX_BYTES} bytes", QueryErrorKind.LIMIT)
+    return bytes(body)
+
+
 def _decode(body: bytes, status: int, base: str) -> Answer:
-    if len(body) > _MAX_BYTES:
-        raise QueryError(f"{base} answered more than {_MAX_BYTES} bytes", QueryErrorKind.LIMIT)
     try:
         document = json.loads(body)
     except ValueError as error:

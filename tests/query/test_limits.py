@@ -41,7 +41,7 @@ END = T0 + 240 * 15_000
 async def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
     """Wait for what happens in a thread."""
     async with asyncio.timeout(seconds):
-        while not holds():  # noqa: ASYNC110: a thread tells nobody
+        while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
 
