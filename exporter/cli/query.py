@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Iterable
 from urllib.parse import quote
 
 import aiohttp
@@ -144,7 +143,8 @@ def _print_data(answer: Answer, args: argparse.Namespace) -> None:
         elif args.output == "table":
             console.print(item_table(data, args.kind))
         else:
-            _print_lines(item_lines(data))
+            for line in item_lines(data):
+                print(line)
         return
     kind, result = data["resultType"], data["result"]
     if args.output == "json":
@@ -154,9 +154,4 @@ def _print_data(answer: Answer, args: argparse.Namespace) -> None:
     elif args.output == "chart":
         draw_chart([(str(LabelSet.of(row["metric"])), row["values"]) for row in result])
     else:
-        _print_lines(value_lines(kind, result))
-
-
-def _print_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line)
+        print("\n".join(value_lines(kind, result)))  # an empty answer is an empty line

@@ -36,7 +36,9 @@ class RemoteApi:
     def __init__(self, base_url: str, session: aiohttp.ClientSession, *, timeout_s: float = 30.0) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise QueryError(f'"{base_url}" is not the URL of a server (allowed: http://HOST:PORT)')
+            raise QueryError(
+                f'"{base_url}" is not the URL of a server (allowed: http://HOST:PORT)', QueryErrorKind.TYPE
+            )
         self._auth = aiohttp.BasicAuth(parts.username, parts.password or "") if parts.username else None
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         port = f":{parts.port}" if parts.port else ""
