@@ -25,7 +25,8 @@ from exporter.compose.checks import Checks
 from exporter.compose.inputs import load_groups, load_sql
 from exporter.compose.judging import remote_query
 from exporter.compose.notifying import Notifying
-from exporter.compose.sources import build_client, build_collectors, further_databases
+from exporter.compose.progress import Progress
+from exporter.compose.sources import build_client, build_collectors, further_databases, shared_quota
 from exporter.compose.stats import DashboardStats
 from exporter.compose.status import head_stats, no_targets, runtime
 from exporter.compose.warm import warm_head
@@ -51,6 +52,7 @@ from exporter.loops.providers import ProviderPoller
 from exporter.loops.rules import RuleLoop
 from exporter.loops.snapshot import SnapshotLoop
 from exporter.model.durations import format_duration
+from exporter.notify.heartbeat import Heartbeat, HeartbeatMetrics
 from exporter.observe.metrics import QueryMetrics as DbQueryMetrics
 from exporter.observe.monitor import Monitor
 from exporter.observe.snapshot import Snapshotter
@@ -302,6 +304,7 @@ class App:
             clock=self._clock,
             events=self._events,
             journal_dir=journal_dir,
+            shared=None if self._options.simulate else shared_quota(self._config, self._database, self._clock),
         )
         self._stack.push_async_callback(self._client.close)
         await self._client.start()
@@ -366,6 +369,12 @@ class App:
         self._rules.load(groups, self._notifying.restored(groups, self._observed_since_ms))
 
     def _start_loops(self) -> None:
+        self._heartbeat = Heartbeat(
+            self._config.heartbeat,
+            self._clock,
+            HeartbeatMetrics(self._registry),
+            Progress(self._rules, self._notifying, self._clock).stalled,
+        )
         retention = Retention(
             self._database,
             RetentionMetrics(self._registry),
@@ -381,6 +390,7 @@ class App:
         self._keep_running("retention", retention.run)
         self._keep_running("snapshot", self._snapshots.run)
         self._keep_running("rules", self._rules.run)
+        self._keep_running("heartbeat", self._heartbeat.run)
         if self._trading is not None:
             self._keep_running("trading simulator", self._simulate_trading)
 
@@ -435,6 +445,7 @@ class App:
             self._config = replace(config, **kept)
             change = await self._rules.reload(groups, self._template_settings(config))
             await self._notifying.reload(config, groups)
+            self._heartbeat.configure(config.heartbeat)
             for provider in self._client.providers:  # a key or a bill may have been put right
                 self._client.resume(provider)
             self._note_reload(ok=True)

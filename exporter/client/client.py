@@ -6,6 +6,7 @@ must not be changed by them.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
@@ -119,6 +120,7 @@ class ApiClient:
                 self._clock,
                 self._journal,
                 shared=shared,
+                scope=_scope(config),
                 max_queue=max_queue,
                 observe_wait=self.metrics.wait.labels(name).observe,
             )
@@ -476,6 +478,13 @@ class ApiClient:
             return _OTHER
         known.add(path)
         return path
+
+
+def _scope(config: ProviderConfig) -> str:
+    """Who shares a limit: the users of one key, or of one address where there is no key."""
+    if not config.api_key:
+        return config.name
+    return f"{config.name}:{hashlib.blake2b(config.api_key.encode(), digest_size=8).hexdigest()}"
 
 
 def _frozen(params: Params | None) -> tuple[tuple[str, str], ...]:

@@ -19,6 +19,7 @@ from exporter.client.journal import QuotaJournal, SharedQuota
 from exporter.client.limits import ProviderLimits
 from exporter.clock import Clock
 from exporter.errors import ApiError, ApiErrorKind, StorageError
+from exporter.model.quota import SharedSlot
 
 _log = logging.getLogger(__name__)
 
@@ -43,12 +44,14 @@ class Pause:
 class Lease:
     """One granted slot: exactly one of `sent` and `release` takes effect, the first."""
 
-    __slots__ = ("_at_ms", "_gate", "_open")
+    __slots__ = ("_at_ms", "_gate", "_open", "shared", "shared_until")
 
     def __init__(self, gate: Gate, at_ms: int) -> None:
         self._gate = gate
         self._at_ms = at_ms
         self._open = True
+        self.shared: SharedSlot | None = None
+        self.shared_until = math.inf  # monotonic: a call that goes out later needs another shared slot
 
     def sent(self) -> None:
         """The request goes out now."""
@@ -61,6 +64,8 @@ class Lease:
         if self._open:
             self._open = False
             self._gate.mark_unsent(self._at_ms)
+            if self.shared is not None:
+                self._gate.give_back(self.shared)
 
 
 class _Waiter:
@@ -83,6 +88,7 @@ class Gate:
         journal: QuotaJournal,
         *,
         shared: SharedQuota | None = None,
+        scope: str = "",
         max_queue: int = 1000,
         observe_wait: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
@@ -93,6 +99,8 @@ class Gate:
         self._clock = clock
         self._journal = journal
         self._shared = shared
+        self._scope = scope or provider
+        self._returns: set[asyncio.Task[None]] = set()
         self._observe_wait = observe_wait
         self._order = itertools.count()
         self._waiting: list[tuple[int, int, _Waiter]] = []
@@ -114,20 +122,34 @@ class Gate:
         kind of the pause that outlasts the deadline.
         """
         now = self._clock.monotonic()
-        if not self._queued and self._free_at(now, priority) <= now:
-            lease = self._grant(now)
+        free = not self._queued and self._free_at(now, priority) <= now
+        if not free:
+            self._refuse_hopeless(now, priority, deadline)
+        elif self._shared is None and not self.limits.is_long:
             self._observe_wait(0.0)
-        else:
-            lease = await self._queue(now, priority, deadline)
+            return self._grant(now)
         try:
-            if self.limits.is_long:
-                await self._commit()
-            if self._shared is not None:
-                await self._claim(self._shared, deadline)
-        except BaseException:
-            lease.release()
-            raise
+            lease = self._grant(now) if free else await self._queue(priority, deadline)
+            try:
+                if self._shared is not None:
+                    await self._claim(self._shared, lease, priority, deadline)
+                if self.limits.is_long:
+                    await self._commit()
+            except BaseException:
+                lease.release()
+                raise
+        finally:
+            self._observe_wait(self._clock.monotonic() - now)
         return lease
+
+    async def renew(self, lease: Lease, priority: Priority, deadline: float) -> None:
+        """Before a call goes out: where connecting took longer than its shared slot allows, take another.
+
+        Raises: ApiError of kind DEADLINE where none comes in time.
+        """
+        if self._shared is not None and self._clock.monotonic() > lease.shared_until:
+            await self._claim(self._shared, lease, priority, deadline)
+            lease.shared_until = math.inf  # once: a store that is this slow would never be in time
 
     def pause_until(self, pause: Pause) -> None:
         """Hold all calls back; a shorter pause never replaces a longer one."""
@@ -164,11 +186,16 @@ class Gate:
         if self._timer is not None:
             self._timer.cancel()
             await asyncio.gather(self._timer, return_exceptions=True)
+        await asyncio.gather(*self._returns, return_exceptions=True)
 
-    async def _queue(self, now: float, priority: Priority, deadline: float) -> Lease:
-        self._refuse_hopeless(now, priority, deadline)
-        if self._queued >= self.max_queue:
-            raise self._error(ApiErrorKind.QUEUE_FULL, f"{self._queued} callers wait already", None)
+    def give_back(self, slot: SharedSlot) -> None:
+        """The call of a shared slot never went out; called by the lease."""
+        if self._shared is not None:
+            task = asyncio.get_running_loop().create_task(self._shared.release(self._scope, slot))
+            self._returns.add(task)
+            task.add_done_callback(self._returns.discard)
+
+    async def _queue(self, priority: Priority, deadline: float) -> Lease:
         future: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
         waiter = _Waiter(priority, deadline, future)
         order = next(self._order)
@@ -187,7 +214,6 @@ class Gate:
             if not self._queued:
                 self._waiting.clear()
                 self._deadlines.clear()
-            self._observe_wait(self._clock.monotonic() - now)
         return lease
 
     def _refuse_hopeless(self, now: float, priority: Priority, deadline: float) -> None:
@@ -200,6 +226,8 @@ class Gate:
             raise self._error(
                 ApiErrorKind.DEADLINE, f"the limit allows the next call in {at - now:.1f} s", at - now
             )
+        if self._queued >= self.max_queue:
+            raise self._error(ApiErrorKind.QUEUE_FULL, f"{self._queued} callers wait already", None)
 
     def _free_at(self, now: float, priority: Priority) -> float:
         at = self.limits.free_at(now, paced=priority is not Priority.HIGH)
@@ -283,13 +311,23 @@ class Gate:
         self._timer = None
         self._pump()
 
-    async def _claim(self, shared: SharedQuota, deadline: float) -> None:
-        while (wait_s := await shared.claim(self._provider, self.limits.windows())) > 0:
-            if self._clock.monotonic() + wait_s > deadline:
-                raise self._error(
-                    ApiErrorKind.DEADLINE, f"the shared limit allows the next call in {wait_s:.1f} s", wait_s
-                )
-            await self._clock.sleep(wait_s)
+    async def _claim(self, shared: SharedQuota, lease: Lease, priority: Priority, deadline: float) -> None:
+        """Take a shared slot and wait for it. The one that the lease had goes back."""
+        asked = self._clock.monotonic()
+        windows = self.limits.windows(paced=priority is not Priority.HIGH)
+        held, lease.shared = lease.shared, None
+        slot = await shared.claim(self._scope, windows, max(0.0, deadline - asked), held)
+        if not slot.taken:
+            raise self._error(
+                ApiErrorKind.DEADLINE,
+                f"the shared limit allows the next call in {slot.wait_s:.1f} s",
+                slot.wait_s,
+            )
+        lease.shared = slot
+        # Half of what the windows are lengthened by; the other half is for the network.
+        lease.shared_until = asked + slot.wait_s + self.limits.margin_s / 2
+        if slot.wait_s > 0:
+            await self._clock.sleep(slot.wait_s)
 
     def _error(self, kind: ApiErrorKind, reason: str, retry_after_s: float | None) -> ApiError:
         return ApiError(

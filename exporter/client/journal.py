@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from exporter.errors import StorageError
+from exporter.model.quota import SharedSlot, Windows
 
 _COMPACT_LINES = 1000
 
@@ -39,13 +40,22 @@ class QuotaJournal(Protocol):
 
 
 class SharedQuota(Protocol):
-    """A quota that several processes share: each call claims its slot in a common store first."""
+    """A quota that several processes share: each call takes its slot in a common store first.
 
-    async def claim(self, provider: str, windows: tuple[tuple[float, int], ...]) -> float:
-        """Take a slot in each (period in seconds, limit); 0 when taken, else the seconds to wait.
+    `scope` is the same for all who share: the provider, and a fingerprint of its key.
+    """
 
-        Must be atomic among all processes and judge by the store's own clock.
+    async def claim(
+        self, scope: str, windows: Windows, within_s: float, replaces: SharedSlot | None = None
+    ) -> SharedSlot:
+        """Take the next slot that is free in every window, at most `within_s` seconds from now.
+
+        `replaces` is an earlier slot that was not used in time and goes back. Must be atomic among all
+        processes, judge by the store's own clock, and never raise where the store is away.
         """
+
+    async def release(self, scope: str, slot: SharedSlot) -> None:
+        """The call of a slot never went out. Never raises."""
 
 
 class NoJournal:

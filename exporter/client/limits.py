@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exporter.client.window import Pace, SendWindow, margin_s
+from exporter.model.quota import Windows
 from exporter.providers.spec import LimitSpec
 
 _PACE_BURST = 3
@@ -51,11 +52,20 @@ class ProviderLimits:
         """How far back sends matter: the longest window."""
         return max((limit.spec.period_s + 1.0 for limit in self._limits), default=0.0)
 
-    def windows(self) -> tuple[tuple[float, int], ...]:
-        """Every window as (period with margin in seconds, limit in force)."""
-        return tuple(
+    def windows(self, *, paced: bool = False) -> Windows:
+        """Every window as (period with margin in seconds, limit in force); `paced`: quotas' pace too."""
+        found = [
             (limit.spec.period_s + margin_s(limit.spec.period_s), limit.log.limit) for limit in self._limits
-        )
+        ]
+        if paced:
+            paces = [limit.pace for limit in self._limits if limit.pace is not None]
+            found += [(pace.gap_s * pace.burst, pace.burst) for pace in paces]
+        return tuple(found)
+
+    @property
+    def margin_s(self) -> float:
+        """The least by which a window is lengthened."""
+        return min((margin_s(limit.spec.period_s) for limit in self._limits), default=math.inf)
 
     @property
     def gap_s(self) -> float:

@@ -357,8 +357,11 @@ class _Slot:
     async def sent(self) -> None:
         if self._lease is None:
             await self.take()
-        lease, self._lease = self._lease, None
+        lease = self._lease
         if lease is not None:
+            if lease.shared is not None:
+                await self._gate.renew(lease, self._priority, self._deadline)
+            self._lease = None
             lease.sent()
 
     def end(self) -> None:

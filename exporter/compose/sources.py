@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from exporter.client import ApiClient, ClientMetrics
-from exporter.client.journal import FileJournal, NoJournal
+from exporter.client.journal import FileJournal, NoJournal, SharedQuota
 from exporter.clock import Clock
 from exporter.collectors.base import CollectorRunner
 from exporter.collectors.metrics import CollectorMetrics
@@ -21,6 +22,7 @@ from exporter.collectors.system import LoopLag, SystemCollector
 from exporter.config.providers import ProviderConfig
 from exporter.config.schema import Config
 from exporter.db.pool import Database
+from exporter.db.quota import PostgresQuota
 from exporter.model.events import EventSink
 
 
@@ -57,6 +59,7 @@ def build_client(
     clock: Clock,
     events: EventSink,
     journal_dir: Path | None,
+    shared: SharedQuota | None = None,
 ) -> ApiClient:
     """The upstream client; `journal_dir` None forgets quotas at the end of the process (simulation)."""
     return ApiClient(
@@ -65,8 +68,18 @@ def build_client(
         metrics=ClientMetrics(registry),
         events=events,
         journal=FileJournal(journal_dir) if journal_dir is not None else NoJournal(),
+        shared=shared,
         rng=random.Random(),
     )
+
+
+def shared_quota(config: Config, database: Database, clock: Clock) -> SharedQuota | None:
+    """Quotas shared with the other exporters of a database; None for our own Postgres, which has no others."""
+    if not config.database.url:
+        return None
+    # The same after a restart, so that it does not count as one more who shares.
+    holder = f"{platform.node()}:{config.storage.data_dir.resolve()}"
+    return PostgresQuota(database, clock, holder=holder)
 
 
 def further_databases(sql_files: Sequence[SqlFile], clock: Clock) -> dict[str, Database]:

@@ -41,7 +41,13 @@ def translated(error_type: type[ExporterError] = StorageError, doing: str = "") 
     """
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except (
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,  # a connection that was lost while it was being given back
+        OSError,
+        TimeoutError,
+    ) as error:
         text = str(error) or type(error).__name__
         raise error_type(f"{doing}: {text}" if doing else text) from error
 

@@ -8,6 +8,7 @@ from exporter.client.gate import Gate, Pause, Priority
 from exporter.client.journal import NoJournal
 from exporter.client.limits import ProviderLimits
 from exporter.errors import ApiError, ApiErrorKind, StorageError
+from exporter.model.quota import SharedSlot, Windows
 from exporter.providers.spec import LimitSpec
 from tests.helpers.clock import FakeClock, settle
 
@@ -167,16 +168,25 @@ class _Shared:
     def __init__(self, waits: list[float]) -> None:
         self.waits = waits
         self.claims = 0
+        self.replaced: list[SharedSlot | None] = []
+        self.released: list[int | None] = []
 
-    async def claim(self, provider: str, windows: tuple[tuple[float, int], ...]) -> float:
-        assert provider == "test"
+    async def claim(
+        self, scope: str, windows: Windows, within_s: float, replaces: SharedSlot | None = None
+    ) -> SharedSlot:
+        assert scope == "test"
         assert windows == ((1.05, 1),)
         self.claims += 1
-        return self.waits.pop(0) if self.waits else 0.0
+        self.replaced.append(replaces)
+        wait_s = self.waits.pop(0) if self.waits else 0.0
+        return SharedSlot(wait_s, self.claims, wait_s <= within_s)
+
+    async def release(self, scope: str, slot: SharedSlot) -> None:
+        self.released.append(slot.id)
 
 
 async def test_a_shared_quota_is_claimed_before_the_call_goes_out() -> None:
-    """Each slot is claimed in the shared store too; a claim past the deadline gives it back."""
+    """Each slot is taken in the shared store too; one past the deadline is refused, one unused goes back."""
     clock = FakeClock()
     shared = _Shared([0.5])
     gate = Gate("test", ProviderLimits([LimitSpec("second", 1)]), clock, NoJournal(), shared=shared)
@@ -185,11 +195,30 @@ async def test_a_shared_quota_is_claimed_before_the_call_goes_out() -> None:
     assert not taking.done()
     await clock.advance(0.2)
     (await taking).release()
-    assert shared.claims == 2
+    await settle()
+    assert (shared.claims, shared.released) == (1, [1])
     shared.waits = [100.0]
     with pytest.raises(ApiError, match="shared limit"):
         await gate.acquire(Priority.NORMAL, 10.0)
     (await gate.acquire(Priority.NORMAL, 10.0)).sent()
+    await gate.close()
+
+
+async def test_a_shared_slot_that_was_missed_is_taken_anew() -> None:
+    """A connection that took longer than the window's margin allows: the slot goes back for a later one."""
+    clock = FakeClock()
+    shared = _Shared([])
+    gate = Gate("test", ProviderLimits([LimitSpec("second", 1)]), clock, NoJournal(), shared=shared)
+    lease = await gate.acquire(Priority.NORMAL, 10.0)
+    clock.jump(0.02)
+    await gate.renew(lease, Priority.NORMAL, 10.0)
+    assert shared.claims == 1
+    clock.jump(0.02)
+    await gate.renew(lease, Priority.NORMAL, 10.0)
+    lease.sent()
+    assert shared.claims == 2
+    assert shared.replaced[1] == SharedSlot(0.0, 1)
+    await gate.close()
 
 
 class _FullDisk(NoJournal):
