@@ -13,7 +13,7 @@ run: $(VENV)/.installed
 HISTORY := $(or $(QUANTUM_EXPORTER_HISTORY),$(wildcard ../shared/data/btc))
 
 demo: $(VENV)/.installed
-	QUANTUM_EXPORTER_HISTORY=$(HISTORY) $(BIN)/quantum-exporter run --simulate $(ARGS)
+	QUANTUM_EXPORTER_HISTORY=$(HISTORY) exec $(BIN)/quantum-exporter run --simulate $(ARGS)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)

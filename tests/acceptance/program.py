@@ -112,8 +112,9 @@ class Program:
     def exporter(self) -> psutil.Process:
         """The exporter's own process, below make."""
         for child in psutil.Process(self.process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):  # a child of the server may just have ended
-                if "quantum-exporter" in " ".join(child.cmdline()) and "postgres" not in child.name():
+            with contextlib.suppress(psutil.Error, IndexError):  # a child of the server may just have ended
+                command = child.cmdline()
+                if "python" in command[0] and command[1].endswith("quantum-exporter"):
                     return child
         raise RuntimeError("the exporter's process is not there")
 

@@ -95,7 +95,7 @@ def test_a_wheel_installed_elsewhere_works_the_same(folder: Path) -> None:
     ).split()
     assert int(shipped[0]) >= 4
     assert int(shipped[1]) == 1
-    assert int(shipped[2]) == 10
+    assert int(shipped[2]) >= 10
     assert int(shipped[3]) >= 3
     assert str(folder) in shipped[4]
     run(folder / "venv" / "bin" / "quantum-exporter", "check", "rules", shipped[4])
