@@ -39,7 +39,7 @@ SECTIONS = {
         "quantum_persistence_",
         "quantum_retention_",
     ),
-    "Rules and alerts": ("quantum_rule_", "quantum_alert", "quantum_notif"),
+    "Rules and alerts": ("quantum_rule_", "quantum_alert", "quantum_notif", "quantum_heartbeat"),
     "The program": ("quantum_",),
 }
 

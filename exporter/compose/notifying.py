@@ -112,6 +112,10 @@ class Notifying:
         self._alertmanagers.handle(evaluation)
         await self._dispatcher.handle(evaluation)
 
+    def lag_ms(self) -> int:
+        """Milliseconds since the notifier last did all that was to be done."""
+        return self._dispatcher.lag_ms()
+
     async def prune(self, before_ms: int) -> int:
         """Delete finished episodes of before that time; how many rows went."""
         return await self._tables.prune(before_ms)

@@ -19,6 +19,7 @@ from exporter.config.schema import (
     DashboardApiConfig,
     DatabaseConfig,
     GlobalConfig,
+    HeartbeatConfig,
     QueryConfig,
     StorageConfig,
 )
@@ -44,6 +45,7 @@ _TOP = (
     "rule_files",
     "alerting",
     "dashboard_api",
+    "heartbeat",
     *_NOTIFICATION_KEYS[:5],
 )
 _SECRET_KEYS = re.compile(r"(?i)(key|secret|password|token|credentials|urls?)$")
@@ -90,6 +92,7 @@ def _load(text: str, name: str, path: Path | None, environ: Mapping[str, str]) -
         notification=read_notification(reader, root, notification_entries),
         alerting=read_alerting(reader, entries.get("alerting")),
         dashboard_api=_read_dashboard_api(reader, entries.get("dashboard_api")),
+        heartbeat=_read_heartbeat(reader, entries.get("heartbeat")),
     )
     base = path.parent if path is not None else None
     rules = _files(reader, entries.get("rule_files"), base, "rules", "*.yml")
@@ -261,6 +264,30 @@ def _read_dashboard_api(reader: Reader, node: YamlNode | None) -> DashboardApiCo
     if "cron_secret" not in entries:
         return DashboardApiConfig()
     return DashboardApiConfig(reader.string(entries["cron_secret"], "dashboard_api.cron_secret") or "")
+
+
+def _read_heartbeat(reader: Reader, node: YamlNode | None) -> HeartbeatConfig:
+    found = HeartbeatConfig()
+    if node is None:
+        return found
+    entries = reader.mapping(node, "heartbeat", ("url", "interval", "method", "timeout"))
+    if "url" in entries:
+        url = (reader.string(entries["url"], "heartbeat.url") or "").strip()
+        if url and not re.match(r"https?://[^/\s]", url):
+            reader.problem(
+                entries["url"], "heartbeat.url is not an HTTP URL", "http://..., https://..., empty"
+            )
+        found = replace(found, url=url)
+    if "interval" in entries:
+        interval_ms = reader.duration_ms(entries["interval"], "heartbeat.interval", minimum_ms=1000)
+        found = replace(found, interval_ms=interval_ms or found.interval_ms)
+    if "timeout" in entries:
+        timeout_ms = reader.duration_ms(entries["timeout"], "heartbeat.timeout", minimum_ms=100)
+        found = replace(found, timeout_ms=timeout_ms or found.timeout_ms)
+    if "method" in entries:
+        method = reader.choice(entries["method"], "heartbeat.method", ("GET", "POST", "HEAD"))
+        found = replace(found, method=method or found.method)
+    return found
 
 
 def _files(

@@ -13,6 +13,7 @@ from exporter.config.schema import (
     DashboardApiConfig,
     DatabaseConfig,
     GlobalConfig,
+    HeartbeatConfig,
     QueryConfig,
     StorageConfig,
 )
@@ -26,6 +27,7 @@ _SECTIONS: tuple[tuple[str, type[Any]], ...] = (
     ("collect", CollectConfig),
     ("collect.providers.NAME", ProviderConfig),
     ("dashboard_api", DashboardApiConfig),
+    ("heartbeat", HeartbeatConfig),
 )
 
 

@@ -90,6 +90,16 @@ class DashboardApiConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HeartbeatConfig:
+    """`heartbeat`: the dead man's switch."""
+
+    url: str = option("", "outside URL that is requested as long as rules and notifier run; empty: none")
+    interval_ms: int = option(MINUTE, "time between two beats", "duration")
+    method: str = option("GET", "GET, POST or HEAD")
+    timeout_ms: int = option(10 * SECOND, "longest time of one beat", "duration")
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration; `file` is None where the built-in defaults are used."""
 
@@ -104,4 +114,5 @@ class Config:
     dashboard_api: DashboardApiConfig
     rule_files: tuple[Path, ...] = ()
     sql_files: tuple[Path, ...] = ()
+    heartbeat: HeartbeatConfig = field(default_factory=HeartbeatConfig)
     text: str = ""  # as read, secrets masked, for /api/v1/status/config

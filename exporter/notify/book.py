@@ -64,7 +64,7 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A destination that a label set is routed to, with its cooldown gate as it is; `muted` by an interval."""
+    """A destination that a label set is routed to, with its gate as it is; `muted` by an interval."""
 
     target: Target
     cooldown_ms: int

@@ -70,6 +70,8 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._ticked_s = clock.monotonic()
+        self._waits_since_s: float | None = None  # the oldest decision that is not recorded
         self._seen_alerts: dict[str, set[tuple[str, str, str]]] = {}
         store.snapshot = self._snapshot
         self._make_lanes()
@@ -163,6 +165,11 @@ class Dispatcher:
         """After a change of the book from outside (a silence): record and send what came of it."""
         self._take()
 
+    def lag_ms(self) -> int:
+        """Milliseconds since the notifier last ticked, or since the oldest decision that is not recorded."""
+        since_s = self._ticked_s if self._waits_since_s is None else min(self._ticked_s, self._waits_since_s)
+        return round(max(0.0, self._clock.monotonic() - since_s) * 1000)
+
     # reports of the lanes
 
     def delivered(self, notification: Notification, *, via: str, attempts: int) -> None:
@@ -190,6 +197,8 @@ class Dispatcher:
             return
         self._changes.merge(outcome.changes)
         self._to_send.extend(outcome.notifications)
+        if self._waits_since_s is None:
+            self._waits_since_s = self._clock.monotonic()
         self._idle.clear()
         self._wake.set()
 
@@ -197,6 +206,7 @@ class Dispatcher:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            self._waits_since_s = self._clock.monotonic()
             changes, self._changes = self._changes, Changes()
             to_send, self._to_send = self._to_send, []
             try:
@@ -212,6 +222,7 @@ class Dispatcher:
             for notification in to_send:
                 self._hand_over(notification)
             if not self._wake.is_set():
+                self._waits_since_s = None
                 self._idle.set()
 
     async def _tick_loop(self) -> None:
@@ -228,6 +239,7 @@ class Dispatcher:
                     now_ms = self._clock.now_ms()
                     self.book.forget_old(now_ms, now_ms - RETENTION_MS)
                     self._take()
+                self._ticked_s = self._clock.monotonic()
             except Exception:
                 self._metrics.faults.inc()
                 _log.exception("unexpected error in the notifier")

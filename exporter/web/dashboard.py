@@ -37,6 +37,7 @@ _RELIABILITY = (
     " / sum by (provider) (increase(quantum_api_requests_total[1h]))"
 )
 _RECENT = 10
+HEARTBEAT = "heartbeat"  # the label `role` of an alert that fires as long as all is well
 
 
 class ClientStats(Protocol):
@@ -69,7 +70,7 @@ class DashboardDocument:
                 for view in self.rules.groups()
                 for rule in (view.evaluation.rules if view.evaluation else ())
                 for instance in rule.active
-                if instance.state is AlertState.FIRING
+                if instance.state is AlertState.FIRING and instance.labels.get("role") != HEARTBEAT
             ),
             key=lambda instance: -instance.fired_at_ms,
         )
