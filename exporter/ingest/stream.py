@@ -64,6 +64,17 @@ class OpenMetricsStream:
         self._one_name = True
 
     def __iter__(self) -> Iterator[Run]:
+        for at, end, prefix, labels in self._stretches():
+            yield from self._read(at, end, prefix, labels)
+
+    def sizes(self) -> dict[LabelSet, int]:
+        """The bytes that each series takes, found without reading its samples."""
+        found: dict[LabelSet, int] = {}
+        for at, end, _, labels in self._stretches():
+            found[labels] = found.get(labels, 0) + end - at
+        return found
+
+    def _stretches(self) -> Iterator[tuple[int, int, bytes, LabelSet]]:
         at = 0
         while at < self._end:
             line_end = self._line_end(at)
@@ -74,7 +85,7 @@ class OpenMetricsStream:
             prefix, labels = self._series(at, line_end)
             end = self._run_end(at, line_end, prefix)
             if labels is not None:
-                yield from self._read(at, end, prefix, labels)
+                yield at, end, prefix, labels
             at = end
             self._progress(at)
 

@@ -42,7 +42,7 @@ def plan_units(groups: Sequence[RuleGroup]) -> tuple[Unit, ...]:
     """
     rules = [(group, rule) for group in groups for rule in group.rules]
     reads = [
-        {writer for writer, (_, other) in enumerate(rules) if _reads_of(rule, other)} for _, rule in rules
+        {writer for writer, (_, other) in enumerate(rules) if reads_of(rule, other)} for _, rule in rules
     ]
     needed = _needed(rules, reads)
     late: set[int] = set()
@@ -106,7 +106,8 @@ def _needed(rules: Sequence[tuple[RuleGroup, Rule]], reads: Sequence[set[int]]) 
     return needed
 
 
-def _reads_of(rule: Rule, writer: Rule) -> bool:
+def reads_of(rule: Rule, writer: Rule) -> bool:
+    """Whether a rule may read what another one, or itself, writes."""
     if asks_in_labels(rule):
         return True
     selectors = [selector for expr in expressions(rule) for selector in selectors_of(expr)]

@@ -1,0 +1,257 @@
+"""The parser of scrapes: the same lines come again and again, so what was read of them is kept.
+
+A line's bytes up to its value are looked up; only a line that was never seen is read in full, by the parsers
+of `line` and `text`. A repeated scrape costs one look-up and one float for each line.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+import numpy as np
+
+from exporter.errors import ExpositionError, Problem
+from exporter.ingest.line import SampleLine, read_line
+from exporter.ingest.text import parse_text
+from exporter.model.labels import EMPTY_LABELS, LabelSet
+from exporter.model.samples import Float64s
+
+_PIECE: Final = 1 << 20  # split at once: a longer one would hold the interpreter too long
+_ODD: Final = re.compile(rb"[_\t\r\v\f]")  # float() lets them pass, the formats do not
+_SLACK: Final = 1000
+_MAX_TS_MS: Final = 2**62
+_METADATA: Final = (b"TYPE", b"HELP", b"UNIT")
+
+Resolve = Callable[[SampleLine], LabelSet | None]
+
+
+class Format(Enum):
+    """The two formats, by their names in the Content-Type header."""
+
+    TEXT = "text/plain"
+    OPENMETRICS = "application/openmetrics-text"
+
+
+class ScrapeLimitError(Exception):
+    """A scrape is refused because of a limit."""
+
+
+@dataclass(slots=True)
+class Scraped:
+    """The samples of one scrape, in order of lines: `series` and `values` have the same length N.
+
+    `times` maps positions to Unix milliseconds for those that have a timestamp. `total` counts all sample
+    lines, those included that were dropped, and `born` the lines that were not known.
+    """
+
+    series: list[LabelSet] = field(default_factory=list)
+    values: Float64s = field(default_factory=lambda: np.zeros(0, np.float64))
+    times: dict[int, int] = field(default_factory=dict)
+    total: int = 0
+    born: int = 0
+
+
+class ScrapeParser:
+    """Reads the scrapes of one target.
+
+    `resolve` turns a line that was never seen into the series it becomes, None where it is dropped; what it
+    raises ends the scrape. `max_series` (0: no bound) ends a scrape with ScrapeLimitError before memory does.
+    """
+
+    def __init__(self, resolve: Resolve, *, max_series: int = 0) -> None:
+        self._resolve = resolve
+        self._max_series = max_series
+        self._format = Format.TEXT
+        # Dropped lines map to EMPTY_LABELS. Two generations, so that series which are gone are forgotten.
+        self._known: dict[bytes, LabelSet] = {}
+        self._older: dict[bytes, LabelSet] = {}
+        self.total = 0  # sample lines of the scrape that is being read, also where it is refused
+
+    def parse(self, body: bytes, format_: Format = Format.TEXT) -> Scraped:
+        """The samples of a body.
+
+        Raises: ExpositionError with the line and what is wrong; ScrapeLimitError; what `resolve` raises.
+        """
+        if format_ is not self._format:
+            self._format = format_
+            self._known, self._older = {}, {}
+        reading = _Reading()
+        self.total = 0
+        if format_ is Format.OPENMETRICS:
+            body = _without_eof(body)
+        start, number = 0, 0
+        while start < len(body):
+            end = body.find(b"\n", start + _PIECE)
+            piece = body[start:] if end < 0 else body[start:end]
+            start = len(body) if end < 0 else end + 1
+            lines = piece.split(b"\n")
+            if start >= len(body) and lines[-1] == b"":
+                lines.pop()
+            self._lines(lines, number, reading)
+            number += len(lines)
+        if len(self._known) > 2 * reading.total + _SLACK:
+            self._known, self._older = {}, self._known
+        return reading.scraped()
+
+    def _lines(self, lines: list[bytes], before: int, reading: _Reading) -> None:
+        """One piece: known lines by look-up, others one by one."""
+        first = len(reading.texts)
+        series, texts = reading.series, reading.texts
+        look_up = self._known.get
+        number = before
+        for line in lines:
+            number += 1
+            head, _, text = line.rpartition(b" ")
+            found = look_up(head)
+            if found is None:
+                self._unknown(line, number, reading)
+            else:
+                series.append(found)
+                texts.append(text)
+        if _ODD.search(b" ".join(texts[first:])) is not None:
+            for place in range(first, len(texts)):
+                _check_value(texts[place], self._format)
+        try:
+            reading.values.append(np.array(list(map(float, texts[first:])), np.float64))
+        except ValueError:
+            text = next(text for text in texts[first:] if not _is_float(text))
+            raise ExpositionError(Problem(f'"{_shown(text)}" is not a number')) from None
+        reading.total = self.total = len(series)
+
+    def _unknown(self, line: bytes, number: int, reading: _Reading) -> None:
+        """A comment, a line with a timestamp or an exemplar, or a series that is new."""
+        openmetrics = self._format is Format.OPENMETRICS
+        if line.startswith(b"#") or (not openmetrics and line.strip(b" \t\r")[:1] in (b"", b"#")):
+            if openmetrics:
+                _check_metadata(line, number)
+            return
+        try:
+            text = line.decode()
+            sample = read_line(text) if openmetrics else parse_text(text)[0]
+        except UnicodeDecodeError:
+            raise ExpositionError(Problem("the text is not UTF-8", line=number, column=1)) from None
+        except ExpositionError as error:
+            problem = error.problems[0]
+            raise ExpositionError(Problem(problem.message, line=number, column=1)) from None
+        except ValueError as error:
+            raise ExpositionError(Problem(str(error), line=number, column=1)) from None
+        head = _head(line, sample, openmetrics=openmetrics)
+        found = self._known.get(head)
+        if found is None:
+            found = self._older.pop(head, None)
+            if found is None:
+                found = self._resolve(sample) or EMPTY_LABELS
+                reading.born += 1
+            self._known[head] = found
+        if found is not EMPTY_LABELS:
+            reading.kept += 1
+            if self._max_series and reading.kept > self._max_series:
+                raise ScrapeLimitError(f"more than {self._max_series} new series in one scrape")
+        if sample.ts_s is not None:
+            ts_ms = sample.ts_s * 1000
+            if not math.isfinite(ts_ms) or abs(ts_ms) > _MAX_TS_MS:
+                raise ExpositionError(Problem("the timestamp is out of range", line=number, column=1))
+            reading.times[len(reading.series)] = round(ts_ms)
+        reading.series.append(found)
+        reading.texts.append(repr(sample.value).encode())
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What has been read of a body so far."""
+
+    series: list[LabelSet] = field(default_factory=list)
+    texts: list[bytes] = field(default_factory=list)
+    values: list[Float64s] = field(default_factory=list)
+    times: dict[int, int] = field(default_factory=dict)
+    total: int = 0
+    born: int = 0
+    kept: int = 0
+
+    def scraped(self) -> Scraped:
+        values = np.concatenate(self.values) if self.values else np.zeros(0, np.float64)
+        if EMPTY_LABELS not in self.series:
+            return Scraped(self.series, values, self.times, self.total, self.born)
+        kept = [place for place, labels in enumerate(self.series) if labels is not EMPTY_LABELS]
+        places = {old: new for new, old in enumerate(kept)} if self.times else {}
+        times = {places[old]: ts_ms for old, ts_ms in self.times.items() if old in places}
+        return Scraped([self.series[place] for place in kept], values[kept], times, self.total, self.born)
+
+
+def _head(line: bytes, sample: SampleLine, *, openmetrics: bool) -> bytes:
+    """The bytes up to the value, with which the next scrape finds the series.
+
+    Behind the series stand at most a value, a timestamp and an exemplar: as many words are cut off.
+    """
+    if openmetrics and sample.exemplar is not None:
+        line = line[: line.rindex(b" # ")] if line.count(b" # ") == 1 else _before_exemplar(line)
+    elif not openmetrics:
+        line = line.rstrip(b" \t\r")
+    head, _, _ = line.rpartition(b" ") if b"\t" not in line else _last_word(line)
+    if sample.ts_s is not None:
+        head = head if openmetrics else head.rstrip(b" \t")
+        head, _, _ = head.rpartition(b" ") if b"\t" not in head else _last_word(head)
+    return head
+
+
+def _last_word(line: bytes) -> tuple[bytes, bytes, bytes]:
+    cut = max(line.rfind(b" "), line.rfind(b"\t"))
+    return line[:cut], line[cut : cut + 1], line[cut + 1 :]
+
+
+def _before_exemplar(line: bytes) -> bytes:
+    """A line whose labels contain the sign of an exemplar too: cut at the first one outside quotes."""
+    quoted, at = False, 0
+    while at < len(line):
+        char = line[at : at + 1]
+        if quoted and char == b"\\":
+            at += 1
+        elif char == b'"':
+            quoted = not quoted
+        elif not quoted and line.startswith(b" # ", at):
+            return line[:at]
+        at += 1
+    return line
+
+
+def _without_eof(body: bytes) -> bytes:
+    """An OpenMetrics body less its last line. Raises: ExpositionError where it is cut off."""
+    text = body.removesuffix(b"\n")
+    if text == b"# EOF":
+        return b""
+    if not text.endswith(b"\n# EOF"):
+        raise ExpositionError("the text does not end with # EOF: it is cut off")
+    return text[: -len(b"# EOF")]
+
+
+def _check_metadata(line: bytes, number: int) -> None:
+    parts = line.split(b" ", 3)
+    if len(parts) < 4 or parts[0] != b"#" or parts[1] not in _METADATA:
+        message = "expected # TYPE, # HELP or # UNIT, a name and a text"
+        if line.startswith(b"# EOF"):
+            message = "nothing may stand after # EOF"
+        raise ExpositionError(Problem(message, line=number, column=1))
+
+
+def _check_value(text: bytes, format_: Format) -> None:
+    """Refuse what float() takes and the format does not; blanks around it are fine in the text format."""
+    clean = text if format_ is Format.OPENMETRICS else text.strip(b" \t\r")
+    if _ODD.search(clean) is not None:
+        raise ExpositionError(Problem(f'"{_shown(text)}" is not a number'))
+
+
+def _is_float(text: bytes) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _shown(text: bytes) -> str:
+    return text[:50].decode("utf-8", "replace")
