@@ -298,13 +298,16 @@ class App:
             providers = simulated(providers, self._simulator_url)
         self._providers = providers
         journal_dir = None if self._options.simulate else self._config.storage.data_dir / "quotas"
+        shared = None
+        if not self._options.simulate:
+            shared = shared_quota(self._config, self._database, self._clock)
         self._client = build_client(
             providers,
             registry=self._registry,
             clock=self._clock,
             events=self._events,
             journal_dir=journal_dir,
-            shared=None if self._options.simulate else shared_quota(self._config, self._database, self._clock),
+            shared=shared,
         )
         self._stack.push_async_callback(self._client.close)
         await self._client.start()

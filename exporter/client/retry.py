@@ -11,15 +11,16 @@ from exporter.providers.failures import Failure
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """After a failure up to `retries` further tries, after 1 s, 2 s, 4 s with full jitter.
+    """At most `attempts` calls, the first among them; between them 1 s, 2 s, then 4 s each, with full jitter.
 
-    Delay before retry k (from 1): uniform in [0, base_s * 2^(k-1)]. A wait that the provider asks for wins
-    over it, up to `max_wait_s`; beyond that the call fails at once. Full jitter, so that callers which failed
-    together do not return together.
+    Delay before retry k (from 1): uniform in [0, min(base_s * 2^(k-1), max_delay_s)]. A wait that the
+    provider asks for wins over it, up to `max_wait_s`; beyond that the call fails at once. Full jitter, so
+    that callers which failed together do not return together.
     """
 
-    retries: int = 3
+    attempts: int = 3
     base_s: float = 1.0
+    max_delay_s: float = 4.0
     max_wait_s: float = 60.0
 
     def delay_s(
@@ -29,12 +30,12 @@ class RetryPolicy:
 
         A call that is not idempotent is repeated only where the provider refused it unread.
         """
-        if retry > self.retries or not failure.retryable or failure.reset is not None:
+        if retry >= self.attempts or not failure.retryable or failure.reset is not None:
             return None
         refused = failure.kind is ApiErrorKind.RATE_LIMITED
         if not idempotent and not refused:
             return None
-        jitter_s = rng.uniform(0.0, self.base_s * 2.0 ** (retry - 1))
+        jitter_s = rng.uniform(0.0, min(self.max_delay_s, self.base_s * 2.0 ** (retry - 1)))
         if failure.wait_s is None:
             return jitter_s
         return None if failure.wait_s > self.max_wait_s else max(failure.wait_s, jitter_s)

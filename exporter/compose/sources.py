@@ -74,7 +74,7 @@ def build_client(
 
 
 def shared_quota(config: Config, database: Database, clock: Clock) -> SharedQuota | None:
-    """Quotas shared with the other exporters of a database; None for our own Postgres, which has no others."""
+    """Quotas shared with the other exporters of a database; None for an embedded one, which has no others."""
     if not config.database.url:
         return None
     # The same after a restart, so that it does not count as one more who shares.

@@ -11,20 +11,24 @@ from exporter.providers.failures import Failure, Reset, Scope, auth, billing, qu
 _NETWORK = Failure(ApiErrorKind.NETWORK, "refused", retryable=True)
 
 
-@pytest.mark.parametrize(("retry", "most"), [(1, 1.0), (2, 2.0), (3, 4.0)])
+@pytest.mark.parametrize(("retry", "most"), [(1, 1.0), (2, 2.0), (3, 4.0), (4, 4.0)])
 def test_delays_are_uniform_up_to_1_2_4_seconds(retry: int, most: float) -> None:
-    """Full jitter: the delay before retry k is uniform in [0, 2^(k-1)] seconds."""
+    """Full jitter: the delay before retry k is uniform in [0, 2^(k-1)] seconds, at most 4."""
     rng = random.Random(1)
-    delays = [RetryPolicy().delay_s(_NETWORK, retry, rng) for _ in range(2000)]
+    delays = [RetryPolicy(attempts=5).delay_s(_NETWORK, retry, rng) for _ in range(2000)]
     found = [delay for delay in delays if delay is not None]
     assert len(found) == 2000
     assert 0.0 <= min(found) < 0.02 * most
     assert 0.98 * most < max(found) <= most
 
 
-def test_after_three_retries_it_ends() -> None:
-    """There is no fourth retry."""
-    assert RetryPolicy().delay_s(_NETWORK, 4, random.Random(1)) is None
+@pytest.mark.parametrize(("attempts", "retries"), [(1, 0), (3, 2), (4, 3)])
+def test_the_attempts_count_the_first_call(attempts: int, retries: int) -> None:
+    """Three attempts are a call and two retries."""
+    policy = RetryPolicy(attempts=attempts)
+    made = [policy.delay_s(_NETWORK, retry, random.Random(1)) is not None for retry in range(1, 6)]
+    assert made == [True] * retries + [False] * (5 - retries)
+    assert RetryPolicy().attempts == 3
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ class World:
         known = simulated(default_providers(), base_url)
         self.configs = {name: known[name] for name in (*_NAMES, "lunarcrush")}
         self.client = ApiClient(
-            self.configs, registry=self._registry, clock=self.clock, retry=RetryPolicy(retries=0)
+            self.configs, registry=self._registry, clock=self.clock, retry=RetryPolicy(attempts=1)
         )
         await self.client.start()
         polled = {name: self.configs[name] for name in _NAMES}

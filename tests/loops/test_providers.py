@@ -261,7 +261,7 @@ async def test_client_poller_and_simulator_together() -> None:
     simulator = ProviderSimulator(clock=clock)
     configs = simulated(default_providers(), await simulator.start())
     registry = CollectorRegistry()
-    retry = RetryPolicy(retries=0)
+    retry = RetryPolicy(attempts=1)
     async with ApiClient(configs, registry=registry, clock=clock, retry=retry) as client:
         poller = ProviderPoller(client, configs, registry=registry, clock=clock)
 
