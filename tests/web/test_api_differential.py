@@ -12,6 +12,7 @@ from threading import Event, Thread
 import pytest
 
 from exporter.model.labels import LabelSet
+from exporter.rules.evaluation import GroupView
 from exporter.storage import MemoryStorage
 from tests.helpers.peers import peer
 from tests.promql.prometheus import Prometheus
@@ -205,8 +206,9 @@ def ask(port: int, case: Case) -> tuple[int, str, bytes]:
 class OurServer:
     """Our API on an event loop in a thread of its own."""
 
-    def __init__(self, storage: MemoryStorage) -> None:
+    def __init__(self, storage: MemoryStorage, groups: Sequence[GroupView] = ()) -> None:
         self._storage = storage
+        self._groups = groups
         self._ready, self._stop = Event(), asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.port = 0
@@ -224,7 +226,7 @@ class OurServer:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        async with api_server(self._storage) as url:
+        async with api_server(self._storage, groups=self._groups) as url:
             self.port = int(url.rsplit(":", 1)[1])
             self._ready.set()
             await self._stop.wait()
