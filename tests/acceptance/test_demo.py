@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -22,7 +23,7 @@ import asyncpg
 import psutil
 import pytest
 
-from tests.acceptance.program import Program, free_port, post, wait_for
+from tests.acceptance.program import ROOT, Program, free_port, post, wait_for
 from tests.helpers.peers import peer
 
 pytestmark = [pytest.mark.acceptance]
@@ -209,6 +210,26 @@ def test_the_dashboard_document_is_filled(demo: Program) -> None:
     assert document["apiReliability"]["kraken"] > 50
     assert set(document["cache"]) == {"hitRate", "totalEntries", "avgTTL"}
     assert set(document["rateLimits"]["kraken"]) == {"current", "max", "utilizationPercent"}
+
+
+def test_every_dashboard_panel_has_something_to_show(demo: Program) -> None:
+    """The queries of all panels, PromQL and SQL, give no error and no empty answer."""
+    command = ["check", "dashboards", "--url", demo.base, "--database", database_url(demo), "-o", "json"]
+
+    def findings() -> Any:
+        done = subprocess.run(
+            [sys.executable, "-m", "exporter", *command],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        found = json.loads(done.stdout)
+        assert found["panels"] > 50
+        assert not found["findings"], found["findings"]
+        return found
+
+    wait_for("no finding", findings, 180, 10)
 
 
 def test_the_cron_endpoint_needs_its_secret(demo: Program) -> None:
