@@ -77,9 +77,10 @@ RANGES = {
 
 
 class Data:
-    """Labels and rows of `pods` pods, seeded."""
+    """Labels and `steps` rows of `pods` pods, seeded."""
 
-    def __init__(self, pods: int) -> None:
+    def __init__(self, pods: int, steps: int = ROWS) -> None:
+        self.steps = steps
         rng = np.random.default_rng(7)
         pairs = [
             {"service": f"svc{s}", "endpoint": f"/api/v1/res{e}", "pod": f"pod-{p}"}
@@ -117,7 +118,7 @@ class Data:
         pool = rng.integers(0, 50, self.gauges).astype(float)
         disk = np.floor(rng.uniform(1e9, 1e11, self.gauges))
         fall = rng.uniform(0, 1e6, self.gauges)
-        rows = np.empty((ROWS, len(self.labels)))
+        rows = np.empty((self.steps, len(self.labels)))
         for row in rows:
             counts += rng.poisson(load[:, None] * weights)
             cumulative = counts.cumsum(axis=1)
@@ -145,7 +146,7 @@ def _field(number: int, payload: bytes) -> bytes:
 
 def remote_writes(data: Data, start_ms: int) -> Iterator[bytes]:
     """Remote-write requests, snappy's literal form."""
-    stamps = [b"\x10" + _varint(start_ms + STEP_MS * row) for row in range(ROWS)]
+    stamps = [b"\x10" + _varint(start_ms + STEP_MS * row) for row in range(data.steps)]
     request = bytearray()
     for position, labels in enumerate(data.labels):
         series = b"".join(_field(1, _field(1, n.encode()) + _field(2, v.encode())) for n, v in labels)

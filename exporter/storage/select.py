@@ -15,6 +15,7 @@ from exporter.storage.block import Block
 from exporter.storage.chunk import ABSENT_BITS, Bools, Chunk, Ints, Layout
 from exporter.storage.loose import LooseStore
 
+_ABSENT_KEPT = 4096  # layouts without a series of a selection that it remembers
 _PIECE_CELLS = 1 << 22  # cells looked at at a time where series are not on a grid
 
 
@@ -54,12 +55,32 @@ def _together(cols: Ints) -> Index:
 class Selection:
     """The series that a set of matchers selects, and their columns in each layout seen so far."""
 
-    __slots__ = ("_placed", "refs", "series")
+    __slots__ = ("_absent", "_ends", "_placed", "refs", "series")
 
     def __init__(self, refs: Int64s, series: SeriesSet) -> None:
         self.refs = refs
         self.series = series
         self._placed: dict[int, tuple[Layout, int, Placed]] = {}
+        self._absent: dict[int, tuple[Layout, int]] = {}
+        self._ends = (int(refs.min()), int(refs.max())) if len(refs) else (0, -1)
+
+    def stands_in(self, layout: Layout, size: int) -> bool:
+        """Whether a layout has any of the series. Each alert may have a layout: most have none, for long."""
+        absent = self._absent.get(id(layout))
+        if absent is not None and absent[0] is layout and absent[1] == layout.version:
+            return False
+        known = self._placed.get(id(layout))
+        if known is not None and known[0] is layout and known[1] == layout.version:
+            return known[2].known
+        low, high = self._ends
+        held = layout.refs[: layout.count]
+        # The ends first: they spare a layout the table of all refs.
+        if bool(((held >= low) & (held <= high)).any()) and self.placed(layout, size).known:
+            return True
+        if len(self._absent) > _ABSENT_KEPT:
+            self._absent.clear()
+        self._absent[id(layout)] = (layout, layout.version)
+        return False
 
     def placed(self, layout: Layout, size: int) -> Placed:
         """Where the series stand in a layout."""
@@ -168,15 +189,15 @@ class _Pieces:
 
 def _parts(selection: Selection, block: Block, start_ms: int, end_ms: int, size: int) -> list[_Part]:
     """The rows of a block in the range; a chunk that knows no series of the selection counts as a gap."""
-    parts, known = [], False
-    for chunk in block.chunks:
-        if chunk.count and chunk.last_ms >= start_ms and chunk.first_ms <= end_ms:
-            placed = selection.placed(chunk.layout, size)
-            known = known or placed.known
-            part = _Part.of(chunk, placed, start_ms, end_ms)
-            if part is not None:
-                parts.append(part)
-    return parts if known else []
+    chunks = [
+        chunk
+        for chunk in block.chunks
+        if chunk.count and chunk.last_ms >= start_ms and chunk.first_ms <= end_ms
+    ]
+    if not any(selection.stands_in(chunk.layout, size) for chunk in chunks):
+        return []
+    parts = (_Part.of(chunk, selection.placed(chunk.layout, size), start_ms, end_ms) for chunk in chunks)
+    return [part for part in parts if part is not None]
 
 
 def _loose_spans(refs: Int64s, loose: LooseStore, start_ms: int, end_ms: int) -> dict[int, tuple[int, int]]:
