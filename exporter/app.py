@@ -27,7 +27,7 @@ from exporter.compose.judging import remote_query
 from exporter.compose.notifying import Notifying
 from exporter.compose.progress import Progress
 from exporter.compose.sources import build_client, build_collectors, further_databases, shared_quota
-from exporter.compose.stats import DashboardStats
+from exporter.compose.stats import DashboardStats, cache_document, rate_limit_document
 from exporter.compose.status import head_stats, no_targets, runtime
 from exporter.compose.warm import warm_head
 from exporter.compose.why import WhyService
@@ -497,6 +497,8 @@ class App:
             ready=lambda: self._missing,
             reload=self.reload,
             dashboard=self._dashboard,
+            cache_stats=lambda: cache_document(self._client.cache_stats()),
+            rate_limits=lambda: rate_limit_document(self._client.rate_limit_stats()),
             run_checks=self._run_checks,
             cron_secret=lambda: self._config.dashboard_api.cron_secret,
             why=WhyService(_Rules(self), self._queries, lambda: self._notifying.service, self._clock),

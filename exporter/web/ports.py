@@ -139,3 +139,5 @@ class Deps:
     run_checks: Callable[[], Awaitable[Mapping[str, Any]]]
     cron_secret: Callable[[], str]
     why: WhyAnswers | None = None
+    cache_stats: Callable[[], Mapping[str, Any]] = dict  # of the upstream client
+    rate_limits: Callable[[], Mapping[str, Any]] = dict

@@ -59,6 +59,8 @@ class _Plain:
         router.add_post("/-/reload", self.reload)
         router.add_put("/-/reload", self.reload)
         router.add_get("/api/quantum/monitoring-dashboard", self.dashboard)
+        router.add_get("/api/quantum/cache-stats", self.cache_stats)
+        router.add_get("/api/quantum/rate-limits", self.rate_limits)
         router.add_post("/api/quantum/cron-monitoring", self.cron)
 
     async def index(self, request: web.Request) -> web.Response:
@@ -100,6 +102,12 @@ class _Plain:
     async def dashboard(self, request: web.Request) -> web.Response:
         document = await self._deps.dashboard()
         return web.Response(body=encode.dump(document), content_type="application/json")
+
+    async def cache_stats(self, request: web.Request) -> web.Response:
+        return web.Response(body=encode.dump(self._deps.cache_stats()), content_type="application/json")
+
+    async def rate_limits(self, request: web.Request) -> web.Response:
+        return web.Response(body=encode.dump(self._deps.rate_limits()), content_type="application/json")
 
     async def cron(self, request: web.Request) -> web.Response:
         secret = self._deps.cron_secret()

@@ -81,6 +81,8 @@ class World:
             dashboard=self.dashboard,
             run_checks=self.run_checks,
             cron_secret=lambda: self.secret,
+            cache_stats=lambda: {"hitRate": 75.0},
+            rate_limits=lambda: {"kraken": {}},
         )
 
 
@@ -124,6 +126,13 @@ async def test_a_refused_reload_answers_500_with_the_error() -> None:
             "failed to reload config: rules.yml:3:5: unknown key\n",
         )
     assert world.reloads == 1
+
+
+async def test_the_clients_statistics_are_served() -> None:
+    """Cache and limits, each as one JSON document."""
+    async with serving(World()) as session:
+        assert await (await session.get("/api/quantum/cache-stats")).json() == {"hitRate": 75.0}
+        assert await (await session.get("/api/quantum/rate-limits")).json() == {"kraken": {}}
 
 
 @pytest.mark.parametrize(
