@@ -22,9 +22,16 @@ from exporter.model.labels import EMPTY_LABELS, LabelSet
 from exporter.model.samples import Float64s
 
 _PIECE: Final = 1 << 20  # split at once: a longer one would hold the interpreter too long
-_ODD: Final = re.compile(rb"[_\t\r\v\f]")  # float() lets them pass, the formats do not
+_ODD: Final = re.compile(rb"[_\v\f]|[+-][nN]")  # float() lets them pass, the formats do not
 _SLACK: Final = 1000
 _MAX_TS_MS: Final = 2**62
+_STAMP_WIDTH: Final = 15
+# A line without escapes, blanks to spare, timestamp or exemplar, which most are; others are read by `line`.
+_LABEL: Final = r'[a-zA-Z_][a-zA-Z0-9_]*="[^"\\\n]*"'
+_PLAIN: Final = re.compile(
+    rf"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{{({_LABEL}(?:,{_LABEL})*)\}})? ([^ \t\r]+)", re.ASCII
+)
+_PAIR: Final = re.compile(r'([^=,]+)="([^"]*)"')
 _METADATA: Final = (b"TYPE", b"HELP", b"UNIT")
 
 Resolve = Callable[[SampleLine], LabelSet | None]
@@ -89,33 +96,35 @@ class ScrapeParser:
             end = body.find(b"\n", start + _PIECE)
             piece = body[start:] if end < 0 else body[start:end]
             start = len(body) if end < 0 else end + 1
+            blanks = b"\t" in piece or b"\r" in piece
             lines = piece.split(b"\n")
             if start >= len(body) and lines[-1] == b"":
                 lines.pop()
-            self._lines(lines, number, reading)
+            self._lines(lines, number, reading, blanks=blanks)
             number += len(lines)
         if len(self._known) > 2 * reading.total + _SLACK:
             self._known, self._older = {}, self._known
         return reading.scraped()
 
-    def _lines(self, lines: list[bytes], before: int, reading: _Reading) -> None:
+    def _lines(self, lines: list[bytes], before: int, reading: _Reading, *, blanks: bool) -> None:
         """One piece: known lines by look-up, others one by one."""
         first = len(reading.texts)
         series, texts = reading.series, reading.texts
         look_up = self._known.get
         number = before
+        # Other blanks than one space are rare: a piece that has some takes the long way for those lines.
         for line in lines:
             number += 1
             head, _, text = line.rpartition(b" ")
             found = look_up(head)
-            if found is None:
+            if found is None or (blanks and (b"\t" in line or b"\r" in line)):
                 self._unknown(line, number, reading)
             else:
                 series.append(found)
                 texts.append(text)
         if _ODD.search(b" ".join(texts[first:])) is not None:
             for place in range(first, len(texts)):
-                _check_value(texts[place], self._format)
+                _check_value(texts[place])
         try:
             reading.values.append(np.array(list(map(float, texts[first:])), np.float64))
         except ValueError:
@@ -130,9 +139,12 @@ class ScrapeParser:
             if openmetrics:
                 _check_metadata(line, number)
             return
+        if self._timed(line, reading):
+            return
         try:
             text = line.decode()
-            sample = read_line(text) if openmetrics else parse_text(text)[0]
+            plain = _plain(text)
+            sample = plain or (read_line(text) if openmetrics else parse_text(text)[0])
         except UnicodeDecodeError:
             raise ExpositionError(Problem("the text is not UTF-8", line=number, column=1)) from None
         except ExpositionError as error:
@@ -140,7 +152,9 @@ class ScrapeParser:
             raise ExpositionError(Problem(problem.message, line=number, column=1)) from None
         except ValueError as error:
             raise ExpositionError(Problem(str(error), line=number, column=1)) from None
-        head = _head(line, sample, openmetrics=openmetrics)
+        head, _, value = line.rpartition(b" ")
+        if plain is None:
+            head, value = _head(line, sample, openmetrics=openmetrics), repr(sample.value).encode()
         found = self._known.get(head)
         if found is None:
             found = self._older.pop(head, None)
@@ -158,7 +172,20 @@ class ScrapeParser:
                 raise ExpositionError(Problem("the timestamp is out of range", line=number, column=1))
             reading.times[len(reading.series)] = round(ts_ms)
         reading.series.append(found)
-        reading.texts.append(repr(sample.value).encode())
+        reading.texts.append(value)
+
+    def _timed(self, line: bytes, reading: _Reading) -> bool:
+        """A known series with a value and a timestamp behind it."""
+        rest, _, stamp = line.rpartition(b" ")
+        head, _, text = rest.rpartition(b" ")
+        found = self._known.get(head)
+        if found is None or len(stamp) > _STAMP_WIDTH or not stamp.isdigit():
+            return False
+        scale = 1000 if self._format is Format.OPENMETRICS else 1
+        reading.times[len(reading.series)] = int(stamp) * scale
+        reading.series.append(found)
+        reading.texts.append(text)
+        return True
 
 
 @dataclass(slots=True)
@@ -181,6 +208,17 @@ class _Reading:
         places = {old: new for new, old in enumerate(kept)} if self.times else {}
         times = {places[old]: ts_ms for old, ts_ms in self.times.items() if old in places}
         return Scraped([self.series[place] for place in kept], values[kept], times, self.total, self.born)
+
+
+def _plain(text: str) -> SampleLine | None:
+    """A line of the usual shape, its value left for later; None for any other line."""
+    found = _PLAIN.fullmatch(text)
+    if found is None:
+        return None
+    pairs = tuple(_PAIR.findall(found[2])) if found[2] else ()
+    if len(pairs) > 1 and len({name for name, _ in pairs}) < len(pairs):
+        return None  # refused in the words of `line`
+    return SampleLine(found[1], pairs, 0.0)
 
 
 def _head(line: bytes, sample: SampleLine, *, openmetrics: bool) -> bytes:
@@ -238,10 +276,9 @@ def _check_metadata(line: bytes, number: int) -> None:
         raise ExpositionError(Problem(message, line=number, column=1))
 
 
-def _check_value(text: bytes, format_: Format) -> None:
-    """Refuse what float() takes and the format does not; blanks around it are fine in the text format."""
-    clean = text if format_ is Format.OPENMETRICS else text.strip(b" \t\r")
-    if _ODD.search(clean) is not None:
+def _check_value(text: bytes) -> None:
+    """Refuse what float() takes and the formats do not."""
+    if _ODD.search(text) is not None:
         raise ExpositionError(Problem(f'"{_shown(text)}" is not a number'))
 
 
