@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from exporter.config.positions import Reader, YamlNode
 
-_KEYS = ("authorization", "basic_auth", "tls_config", "follow_redirects", "proxy_url", "http_headers")
+HTTP_CLIENT_KEYS = (
+    "authorization", "basic_auth", "tls_config", "follow_redirects", "proxy_url", "http_headers",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class HttpClientConfig:
 
 def read_http_client(reader: Reader, node: YamlNode, what: str) -> HttpClientConfig:
     """The settings of one mapping."""
-    entries = reader.mapping(node, what, _KEYS)
+    entries = reader.mapping(node, what, HTTP_CLIENT_KEYS)
     if "authorization" in entries and "basic_auth" in entries:
         reader.problem(entries["authorization"], f"{what} takes one of authorization and basic_auth")
     values: dict[str, str] = {}

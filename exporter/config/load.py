@@ -36,7 +36,7 @@ _NOTIFICATION_KEYS = (
     "mute_time_intervals",
     "templates",
 )
-_TOP = (
+TOP_KEYS = (
     "global",
     "database",
     "storage",
@@ -80,7 +80,7 @@ def _load(text: str, name: str, path: Path | None, environ: Mapping[str, str]) -
         root = expand(parse_yaml(text, name), reader, environ)
     except InputError as error:
         raise ConfigError(error.problems) from error
-    entries = reader.mapping(root, "the configuration", _TOP)
+    entries = reader.mapping(root, "the configuration", TOP_KEYS)
     notification_entries = {key: entries[key] for key in _NOTIFICATION_KEYS if key in entries}
     config = Config(
         file=path,

@@ -13,7 +13,7 @@ from exporter.providers.declare import PROVIDER_KEYS, override_limits, read_prov
 from exporter.providers.spec import WINDOWS_S, Endpoint, ProviderSpec
 
 _SETTINGS = ("enabled", "api_key", "plan")
-_BUILTIN_KEYS = (*_SETTINGS, "base_url", "interval", "timeout", "limits", "smoothing")
+BUILTIN_KEYS = (*_SETTINGS, "base_url", "interval", "timeout", "limits", "smoothing")
 _NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
 
 
@@ -94,7 +94,7 @@ _SWITCHED_OFF = "switched off in the configuration"
 def _read_builtin(
     reader: Reader, spec: ProviderSpec, node: YamlNode, environ: Mapping[str, str]
 ) -> ProviderConfig:
-    entries = reader.mapping(node, f'provider "{spec.name}"', _BUILTIN_KEYS)
+    entries = reader.mapping(node, f'provider "{spec.name}"', BUILTIN_KEYS)
     if "limits" in entries:
         spec = replace(spec, limits=override_limits(spec.limits, _read_limits(reader, entries["limits"])))
     if "plan" in entries:

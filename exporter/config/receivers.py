@@ -22,15 +22,16 @@ ALL_LABELS = "..."  # in group_by: each alert instance is a group of its own
 DEFAULT_TIMEOUT_MS = 10_000
 MAX_ALERTS_PER_NOTIFICATION = 200
 
-_ROUTE_KEYS = (
+ROUTE_KEYS = (
     "receiver", "group_by", "continue", "match", "match_re", "matchers", "group_wait", "group_interval",
     "repeat_interval", "cooldown", "mute_time_intervals", "active_time_intervals", "flapping", "routes",
 )  # fmt: skip
-_RECEIVER_KEYS = ("name", "log_configs", "webhook_configs", "apprise_configs", "fallback", "fallback_after")
-_WEBHOOK_KEYS = ("url", "url_file", "send_resolved", "http_config", "max_alerts", "timeout", "title", "text")
-_APPRISE_KEYS = ("urls", "urls_file", "send_resolved", "timeout", "title", "text", "format")
-_LOG_KEYS = ("send_resolved", "title", "text")
-_INHIBIT_KEYS = (
+RECEIVER_KEYS = ("name", "log_configs", "webhook_configs", "apprise_configs", "fallback", "fallback_after")
+WEBHOOK_KEYS = ("url", "url_file", "send_resolved", "http_config", "max_alerts", "timeout", "title", "text")
+APPRISE_KEYS = ("urls", "urls_file", "send_resolved", "timeout", "title", "text", "format")
+LOG_KEYS = ("send_resolved", "title", "text")
+ALERTMANAGER_HTTP_KEYS = ("authorization", "basic_auth", "tls_config", "follow_redirects", "proxy_url")
+INHIBIT_KEYS = (
     "target_match", "target_match_re", "target_matchers",
     "source_match", "source_match_re", "source_matchers", "equal", "name",
 )  # fmt: skip
@@ -205,7 +206,7 @@ def read_receivers(reader: Reader, node: YamlNode) -> tuple[ReceiverConfig, ...]
 
 
 def _receiver(reader: Reader, node: YamlNode) -> ReceiverConfig | None:
-    entries = reader.mapping(node, "a receiver", _RECEIVER_KEYS)
+    entries = reader.mapping(node, "a receiver", RECEIVER_KEYS)
     name = reader.string(entries["name"], "name") if "name" in entries else ""
     if not name:
         reader.problem(node, "a receiver needs a name")
@@ -227,12 +228,12 @@ def _receiver(reader: Reader, node: YamlNode) -> ReceiverConfig | None:
 
 
 def _log(reader: Reader, node: YamlNode) -> LogConfig:
-    entries = reader.mapping(node, "log_configs", _LOG_KEYS)
+    entries = reader.mapping(node, "log_configs", LOG_KEYS)
     return LogConfig(_flag(reader, entries, "send_resolved", True), *_texts(reader, entries))
 
 
 def _webhook(reader: Reader, node: YamlNode) -> WebhookConfig | None:
-    entries = reader.mapping(node, "webhook_configs", _WEBHOOK_KEYS)
+    entries = reader.mapping(node, "webhook_configs", WEBHOOK_KEYS)
     url = reader.string(entries["url"], "url") or "" if "url" in entries else ""
     url_file = reader.string(entries["url_file"], "url_file") or "" if "url_file" in entries else ""
     if bool(url) == bool(url_file):
@@ -258,7 +259,7 @@ def _webhook(reader: Reader, node: YamlNode) -> WebhookConfig | None:
 
 
 def _apprise(reader: Reader, node: YamlNode) -> AppriseConfig | None:
-    entries = reader.mapping(node, "apprise_configs", _APPRISE_KEYS)
+    entries = reader.mapping(node, "apprise_configs", APPRISE_KEYS)
     urls = reader.strings(entries["urls"], "urls") if "urls" in entries else ()
     # a variable may hold several, as apprise itself takes them
     urls = tuple(part for url in urls for part in url.split())
@@ -292,7 +293,7 @@ def _apprise(reader: Reader, node: YamlNode) -> AppriseConfig | None:
 
 def read_route(reader: Reader, node: YamlNode) -> RouteConfig:
     """The route tree; the root needs a receiver, matches everything and has no mute or active times."""
-    entries = reader.mapping(node, "route", _ROUTE_KEYS)
+    entries = reader.mapping(node, "route", ROUTE_KEYS)
     for key in ("match", "match_re", "matchers", "continue", "mute_time_intervals", "active_time_intervals"):
         if key in entries:
             reader.problem(entries[key], f"the root route must not have {key}")
@@ -302,7 +303,7 @@ def read_route(reader: Reader, node: YamlNode) -> RouteConfig:
 
 
 def _route(reader: Reader, node: YamlNode, parent: RouteConfig, *, root: bool = False) -> RouteConfig:
-    entries = reader.mapping(node, "a route", _ROUTE_KEYS) if not root else dict(node.entries or {})
+    entries = reader.mapping(node, "a route", ROUTE_KEYS) if not root else dict(node.entries or {})
     if "cooldown" in entries and "repeat_interval" in entries:
         reader.problem(
             entries["cooldown"], "cooldown and repeat_interval are two names for one thing: give one"
@@ -343,7 +344,7 @@ def read_inhibit_rules(reader: Reader, node: YamlNode) -> tuple[InhibitRule, ...
     """The inhibition rules of a list."""
     found = []
     for item in reader.sequence(node, "inhibit_rules"):
-        entries = reader.mapping(item, "an inhibition rule", _INHIBIT_KEYS)
+        entries = reader.mapping(item, "an inhibition rule", INHIBIT_KEYS)
         equal = reader.strings(entries["equal"], "equal") if "equal" in entries else ()
         found.append(
             InhibitRule(_matchers(reader, entries, "target_"), _matchers(reader, entries, "source_"), equal)
@@ -363,7 +364,7 @@ def read_alerting(reader: Reader, node: YamlNode | None) -> AlertingConfig:
 
 
 def _alertmanager(reader: Reader, node: YamlNode) -> AlertmanagerConfig:
-    http_keys = ("authorization", "basic_auth", "tls_config", "follow_redirects", "proxy_url")
+    http_keys = ALERTMANAGER_HTTP_KEYS
     entries = reader.mapping(
         node,
         "an alertmanager",

@@ -19,7 +19,7 @@ from exporter.config.schema import (
 )
 from exporter.model.durations import format_duration
 
-_SECTIONS: tuple[tuple[str, type[Any]], ...] = (
+SECTIONS: tuple[tuple[str, type[Any]], ...] = (
     ("global", GlobalConfig),
     ("database", DatabaseConfig),
     ("storage", StorageConfig),
@@ -33,7 +33,7 @@ _SECTIONS: tuple[tuple[str, type[Any]], ...] = (
 
 def option_rows() -> Iterator[tuple[str, str, str]]:
     """(key, default, meaning) of every option that the schema declares with a meaning."""
-    for section, schema in _SECTIONS:
+    for section, schema in SECTIONS:
         for field in dataclasses.fields(schema):
             if "help" not in field.metadata:
                 continue

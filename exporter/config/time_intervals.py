@@ -18,7 +18,7 @@ _WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "
 _MONTHS = tuple(name.lower() for name in calendar.month_name)  # the first is empty: months count from 1
 _CLOCK = re.compile(r"([01]\d|2[0-4]):([0-5]\d)", re.ASCII)
 _NUMBERS = re.compile(r"(-?\d+)(?::(-?\d+))?", re.ASCII)
-_SPEC_KEYS = ("times", "weekdays", "days_of_month", "months", "years", "location")
+SPEC_KEYS = ("times", "weekdays", "days_of_month", "months", "years", "location")
 
 Span = tuple[int, int]
 
@@ -91,7 +91,7 @@ def read_time_intervals(
 
 
 def _spec(reader: Reader, node: YamlNode) -> IntervalSpec:
-    entries = reader.mapping(node, "a time interval", _SPEC_KEYS)
+    entries = reader.mapping(node, "a time interval", SPEC_KEYS)
     location = "UTC"
     if "location" in entries:
         location = reader.string(entries["location"], "location") or "UTC"

@@ -34,7 +34,7 @@ _URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?\Z")
 PROVIDER_KEYS = (
     "base_url", "auth", "limits", "headers", "endpoints", "assets", "plans", "interval", "timeout",
 )  # fmt: skip
-_ENDPOINT_KEYS = (
+ENDPOINT_KEYS = (
     "path", "params", "base_url", "method", "data", "ttl", "poll", "key_info", "needs_key", "batch",
     "quote", "metrics", "reader",
 )  # fmt: skip
@@ -202,7 +202,7 @@ class _EndpointReader:
 
     def _endpoint(self, name: str, node: YamlNode) -> Endpoint | None:
         reader = self._reader
-        entries = reader.mapping(node, f'endpoint "{name}"', _ENDPOINT_KEYS)
+        entries = reader.mapping(node, f'endpoint "{name}"', ENDPOINT_KEYS)
         if "path" not in entries:
             reader.problem(node, f'endpoint "{name}" needs a path')
             return None

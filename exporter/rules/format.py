@@ -29,10 +29,10 @@ from exporter.rules.model import (
 from exporter.template import Template
 
 _OUR_KEYS = ("cooldown", "cooldown_by", "missing_data", "keep_firing_expr")
-_GROUP_KEYS = ("name", "interval", "limit", "query_offset", "labels", "rules", *_OUR_KEYS)
+GROUP_KEYS = ("name", "interval", "limit", "query_offset", "labels", "rules", *_OUR_KEYS)
 _COMMON_RULE_KEYS = ("record", "alert", "expr", "labels")
-_ALERT_ONLY_KEYS = ("for", "keep_firing_for", "annotations", *_OUR_KEYS)
-_RULE_KEYS = (*_COMMON_RULE_KEYS, *_ALERT_ONLY_KEYS)
+ALERT_ONLY_KEYS = ("for", "keep_firing_for", "annotations", *_OUR_KEYS)
+RULE_KEYS = (*_COMMON_RULE_KEYS, *ALERT_ONLY_KEYS)
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 _METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
@@ -130,7 +130,7 @@ class _FileReader(Reader):
         if node.entries is None:
             self.problem(node, f"a rule group must be a mapping, not {node.kind}")
             return None
-        entries = self.mapping(node, "a rule group", _GROUP_KEYS)
+        entries = self.mapping(node, "a rule group", GROUP_KEYS)
         name = self._required_string(node, entries, "name", "a rule group")
         defaults = self._defaults(entries, "group", _Defaults())
         labels = self._labels(entries, "group labels")
@@ -167,7 +167,7 @@ class _FileReader(Reader):
         if node.entries is None:
             self.problem(node, f"a rule must be a mapping, not {node.kind}")
             return None
-        entries = self.mapping(node, "a rule", _RULE_KEYS)
+        entries = self.mapping(node, "a rule", RULE_KEYS)
         kinds = [kind for kind in ("record", "alert") if _text(entries, kind)]
         if len(kinds) != 1:
             what = "one of record or alert must be set" + (", not both" if kinds else "")
@@ -214,7 +214,7 @@ class _FileReader(Reader):
     def _check_record(self, entries: Mapping[str, YamlNode], name: str, what: str) -> None:
         if not _METRIC_NAME.fullmatch(name):
             self.problem(entries["record"], f'invalid recording rule name "{name}"', _METRIC_ALLOWED)
-        for key in _ALERT_ONLY_KEYS:
+        for key in ALERT_ONLY_KEYS:
             if key in entries and not entries[key].is_null:
                 self.problem(
                     entries[key],
