@@ -170,7 +170,7 @@ class ApiClient:
             await batcher.close()
         await self._flights.close()
         for upstream in self._upstreams.values():
-            await upstream.gate.close()
+            await upstream.close()
         await self._transport.close()
         self._journal.close()
         try:

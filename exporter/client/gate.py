@@ -142,6 +142,11 @@ class Gate:
             self._observe_wait(self._clock.monotonic() - now)
         return lease
 
+    def is_free(self) -> bool:
+        """Whether a call would get a slot now, before anybody who waits."""
+        now = self._clock.monotonic()
+        return not self._queued and self._free_at(now, Priority.NORMAL) <= now
+
     async def renew(self, lease: Lease, priority: Priority, deadline: float) -> None:
         """Before a call goes out: where connecting took longer than its shared slot allows, take another.
 

@@ -73,6 +73,12 @@ class ClientMetrics:
             ("provider",),
             registry=registry,
         )
+        self.hedges = Counter(
+            "quantum_api_hedges",
+            "Second calls made beside a slow one.",
+            ("provider",),
+            registry=registry,
+        )
         self.wait = Histogram(
             "quantum_rate_limit_wait_seconds",
             "Time a call waited for a slot of its provider's limits.",
@@ -92,6 +98,7 @@ class ClientMetrics:
         for result in CACHE_RESULTS:
             self.cache_requests.labels(provider, result)
         self.retries.labels(provider)
+        self.hedges.labels(provider)
         self.wait.labels(provider)
 
     def observe(

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urljoin, urlsplit
 
@@ -19,6 +19,7 @@ from aiolimiter import AsyncLimiter
 
 from exporter.client.breaker import Breaker, counts_as_failure
 from exporter.client.gate import Gate, Lease, Pause, Priority
+from exporter.client.hedge import Hedger, Latencies
 from exporter.client.metrics import ClientMetrics, ProviderStats
 from exporter.client.retry import RetryBudget, RetryPolicy
 from exporter.client.smoothing import smoother
@@ -62,6 +63,9 @@ class Answer:
     result: Result | None
 
 
+_Outcome = tuple[Answer | Failure, int | None]
+
+
 class Upstream:
     """One provider with its limits, breaker and budget."""
 
@@ -93,6 +97,9 @@ class Upstream:
         self.unread = {
             endpoint.path: replace(endpoint, read=None) for endpoint in config.spec.endpoints.values()
         }
+        self._hedges = config.hedge is not None or any(e.hedge for e in config.spec.endpoints.values())
+        self._hedger: Hedger[_Outcome] = Hedger(clock, self._may_hedge)
+        self._latencies: dict[str, Latencies] = {}  # by label: of a bounded number
         self._stopped: dict[str, Failure] = {}  # endpoint label -> why it is called no more
         self._headers: Mapping[str, str] = {}
         if config.api_key and config.spec.auth.header:
@@ -125,6 +132,11 @@ class Upstream:
                 raise self._error(call, outcome)
             await self._clock.sleep(delay_s)
             self._metrics.retries.labels(self._name).inc()
+
+    async def close(self) -> None:
+        """End what still runs."""
+        await self._hedger.close()
+        await self.gate.close()
 
     def resume(self) -> None:
         """Call again after a stop or a pause: the bill is paid, the key replaced."""
@@ -169,7 +181,11 @@ class Upstream:
             )
         told = False
         try:
-            outcome, status = await self._exchange(call, attempt)
+            delay_s = self._hedge_delay_s(call) if self._hedges else None
+            if delay_s is None:
+                outcome, status = await self._exchange(call, attempt)
+            else:
+                outcome, status = await self._hedged(call, attempt, delay_s)
             told = True
         finally:
             if not told:
@@ -186,14 +202,39 @@ class Upstream:
             self._follow(call, outcome)
         return outcome
 
-    async def _exchange(self, call: Call, attempt: int) -> tuple[Answer | Failure, int | None]:
+    def _hedge_delay_s(self, call: Call) -> float | None:
+        """When a second call goes out beside this one; None for never."""
+        hedge = call.endpoint.hedge if call.endpoint is not None else None
+        hedge = hedge or self.config.hedge
+        if hedge is None or call.method != "GET":
+            return None
+        if hedge.after_s is not None:
+            return hedge.after_s
+        latencies = self._latencies.get(call.label)
+        return None if latencies is None else latencies.p99()
+
+    async def _hedged(self, call: Call, attempt: int, delay_s: float) -> _Outcome:
+        return await self._hedger.run(
+            lambda sent: self._exchange(call, attempt, sent),
+            delay_s,
+            lambda outcome: isinstance(outcome[0], Answer),
+        )
+
+    def _may_hedge(self) -> bool:
+        """A second call takes a slot that nobody waits for, and counts as a retry in the budget."""
+        if not self.gate.is_free() or not self._budget.take():
+            return False
+        self._metrics.hedges.labels(self._name).inc()
+        return True
+
+    async def _exchange(self, call: Call, attempt: int, sent: Callable[[], None] | None = None) -> _Outcome:
         """One attempt: a call on the wire, and one more for each redirect within the host."""
         url = self._url(call)
         params = call.params
         for _ in range(_MAX_HOPS):
             if self._smoother is not None:
                 await self._smoother.acquire()
-            wire = _Slot(self.gate, call.priority, call.deadline)
+            wire = _Slot(self.gate, call.priority, call.deadline, sent)
             await wire.take()
             started = self._clock.monotonic()
             outcome: Answer | Failure
@@ -310,6 +351,8 @@ class Upstream:
     ) -> None:
         kind = outcome.kind if isinstance(outcome, Failure) else None
         self._metrics.observe(self._name, call.label, call.method, kind, seconds)
+        if self._hedges and kind is None:
+            self._latencies.setdefault(call.label, Latencies()).add(seconds)
         if self._events is not None:
             context = {
                 "provider": self._name,
@@ -343,10 +386,13 @@ _COMMON_HEADERS = LimitHeaders("", "x-ratelimit-limit", "x-ratelimit-remaining",
 class _Slot:
     """The slot of one request on the wire, and a further one for each repeat that aiohttp makes by itself."""
 
-    __slots__ = ("_deadline", "_gate", "_lease", "_priority")
+    __slots__ = ("_deadline", "_gate", "_lease", "_out", "_priority")
 
-    def __init__(self, gate: Gate, priority: Priority, deadline: float) -> None:
+    def __init__(
+        self, gate: Gate, priority: Priority, deadline: float, out: Callable[[], None] | None = None
+    ) -> None:
         self._gate = gate
+        self._out = out
         self._priority = priority
         self._deadline = deadline
         self._lease: Lease | None = None
@@ -363,6 +409,8 @@ class _Slot:
                 await self._gate.renew(lease, self._priority, self._deadline)
             self._lease = None
             lease.sent()
+            if self._out is not None:
+                self._out()
 
     def end(self) -> None:
         """A slot whose request never went out is given back."""

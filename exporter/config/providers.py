@@ -9,11 +9,12 @@ from typing import Any
 
 from exporter.config.positions import Reader, YamlNode
 from exporter.providers import builtin_providers
-from exporter.providers.declare import PROVIDER_KEYS, override_limits, read_provider
-from exporter.providers.spec import WINDOWS_S, Endpoint, ProviderSpec
+from exporter.providers.declare import override_limits, read_hedge, read_provider
+from exporter.providers.spec import WINDOWS_S, Endpoint, HedgeSpec, ProviderSpec
 
 _SETTINGS = ("enabled", "api_key", "plan")
-BUILTIN_KEYS = (*_SETTINGS, "base_url", "interval", "timeout", "limits", "smoothing")
+_CALLS = ("smoothing", "hedge_after")
+BUILTIN_KEYS = (*_SETTINGS, "base_url", "interval", "timeout", "limits", "smoothing", "hedge_after")
 _NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
 
 
@@ -36,6 +37,10 @@ class ProviderConfig:
     interval_ms: int = _option(30_000, "least time between two polls of one endpoint", "duration")
     timeout_ms: int = _option(15_000, "longest time of one call", "duration")
     smoothing: int = _option(0, "calls that may start together; 0 for no smoothing within the limit", "calls")
+    hedge: HedgeSpec | None = field(
+        default=None,
+        metadata={"help": "p99 or a duration: when a second call is made beside a slow one", "unit": ""},
+    )
     off_reason: str = ""
 
     @property
@@ -116,12 +121,11 @@ def _read_builtin(
 
 
 def _read_declared(reader: Reader, name: str, node: YamlNode) -> ProviderConfig:
-    spec = read_provider(reader, name, node, extra_keys=(*_SETTINGS, "smoothing"))
+    spec = read_provider(reader, name, node, extra_keys=(*_SETTINGS, *_CALLS))
     entries = {
         key: value
         for key, value in (node.entries or {}).items()
-        if key in (*_SETTINGS, "interval", "timeout", "smoothing")
-        and key in (*PROVIDER_KEYS, *_SETTINGS, "smoothing")
+        if key in (*_SETTINGS, "interval", "timeout", *_CALLS)
     }
     return _read_settings(reader, spec, entries, _NO_ENVIRONMENT)
 
@@ -148,6 +152,8 @@ def _read_settings(
     if "smoothing" in entries:
         smoothing = reader.integer(entries["smoothing"], "smoothing", minimum=0)
         config = replace(config, smoothing=smoothing or 0)
+    if "hedge_after" in entries:
+        config = replace(config, hedge=read_hedge(reader, entries["hedge_after"]))
     return config
 
 

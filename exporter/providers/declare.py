@@ -21,6 +21,7 @@ from exporter.providers.spec import (
     Classifier,
     DataKind,
     Endpoint,
+    HedgeSpec,
     LimitHeaders,
     LimitSpec,
     MetricSpec,
@@ -36,7 +37,7 @@ PROVIDER_KEYS = (
 )  # fmt: skip
 ENDPOINT_KEYS = (
     "path", "params", "base_url", "method", "data", "ttl", "poll", "key_info", "needs_key", "batch",
-    "quote", "metrics", "reader",
+    "quote", "metrics", "reader", "hedge_after",
 )  # fmt: skip
 
 
@@ -223,6 +224,7 @@ class _EndpointReader:
             base_url=_url(reader, entries["base_url"], "base_url") if "base_url" in entries else "",
             method=method or "GET",
             kind=kind,
+            hedge=read_hedge(reader, entries["hedge_after"]) if "hedge_after" in entries else None,
             policy=with_ttl(POLICIES[kind], None if ttl_ms is None else ttl_ms / 1000),
             poll="poll" in entries and reader.boolean(entries["poll"], "poll") is True,
             key_info="key_info" in entries and reader.boolean(entries["key_info"], "key_info") is True,
@@ -300,6 +302,14 @@ class _EndpointReader:
         except ValueError as error:
             self._reader.problem(node, f"{what}: {error}", "keys and indexes such as data.items[0].price")
         return text
+
+
+def read_hedge(reader: YamlReader, node: YamlNode) -> HedgeSpec | None:
+    """`hedge_after`: `p99` or a duration; None where it is neither."""
+    if (node.text or "").strip() == "p99":
+        return HedgeSpec()
+    after_ms = reader.duration_ms(node, "hedge_after (p99 or a duration)", minimum_ms=1)
+    return None if after_ms is None else HedgeSpec(after_ms / 1000)
 
 
 def with_ttl(policy: CachePolicy, ttl_s: float | None) -> CachePolicy:

@@ -135,6 +135,13 @@ class MetricSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class HedgeSpec:
+    """When a second call is made beside a slow one: after that long, or (None) after the 99th percentile."""
+
+    after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One call that a provider offers. `path` is the `endpoint` label; `read` gives the typed result."""
 
@@ -148,6 +155,7 @@ class Endpoint:
     poll: bool = False
     key_info: bool = False
     needs_key: bool = False
+    hedge: HedgeSpec | None = None
     batch: BatchSpec | None = None
     metrics: tuple[MetricSpec, ...] = ()
     read: Reader | None = None

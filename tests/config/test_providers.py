@@ -6,6 +6,7 @@ import pytest
 
 from exporter.config.positions import Reader, parse_yaml
 from exporter.config.providers import ProviderConfig, default_providers, read_providers, simulated
+from exporter.providers.spec import HedgeSpec
 
 
 def _read(
@@ -120,3 +121,30 @@ def test_simulated_providers_are_all_on_and_all_here() -> None:
         assert config.spec.base_url == f"http://127.0.0.1:9465/{config.name}"
         assert all(not endpoint.base_url for endpoint in config.spec.endpoints.values())
         assert config.api_key in ("", "simulated")
+
+
+def test_a_second_call_for_slow_ones_is_configured_by_provider_or_endpoint() -> None:
+    """`hedge_after`: p99 or a duration; anything else names what is allowed."""
+    reader = Reader("test")
+    text = """
+kraken: {hedge_after: p99}
+coingecko: {hedge_after: 800ms}
+own:
+  base_url: http://own.test
+  hedge_after: 2s
+  endpoints:
+    fast: {path: /fast, hedge_after: 100ms}
+    plain: {path: /plain}
+"""
+    found = read_providers(reader, parse_yaml(text))
+    assert not reader.problems
+    assert (found["kraken"].hedge, found["coingecko"].hedge) == (HedgeSpec(), HedgeSpec(0.8))
+    assert found["gemini"].hedge is None
+    own = found["own"]
+    assert own.hedge == HedgeSpec(2.0)
+    assert own.spec.endpoints["fast"].hedge == HedgeSpec(0.1)
+    assert own.spec.endpoints["plain"].hedge is None
+    for wrong in ("p95", "0s", "fast"):
+        reader = Reader("test")
+        read_providers(reader, parse_yaml(f"kraken: {{hedge_after: {wrong}}}"))
+        assert "hedge_after (p99 or a duration)" in str(reader.problems)
