@@ -38,8 +38,9 @@ from exporter.db.embedded import EmbeddedPostgres
 from exporter.db.event_history import EventHistory
 from exporter.db.events import EventCodec, EventWriter
 from exporter.db.history import History
-from exporter.db.metrics import RetentionMetrics, WriteMetrics
+from exporter.db.metrics import PackingMetrics, RetentionMetrics, WriteMetrics
 from exporter.db.migrate import migrate_up
+from exporter.db.packing import Packing
 from exporter.db.pool import Database
 from exporter.db.retention import Retention
 from exporter.db.sample_codec import SampleCodec
@@ -384,6 +385,7 @@ class App:
             self._clock,
             retention_ms=self._config.database.retention_ms,
             alert_retention_ms=self._config.database.alert_retention_ms,
+            downsample_retention_ms=self._config.database.downsample_retention_ms,
             prune_alerts=self._notifying.prune,
         )
         self._retention = retention
@@ -391,6 +393,8 @@ class App:
         self._keep_running("collectors", self._collectors.run)
         self._keep_running("providers", self._poller.run)
         self._keep_running("retention", retention.run)
+        packing = Packing(self._database, PackingMetrics(self._registry), self._clock)
+        self._keep_running("packing", packing.run)
         self._keep_running("snapshot", self._snapshots.run)
         self._keep_running("rules", self._rules.run)
         self._keep_running("heartbeat", self._heartbeat.run)

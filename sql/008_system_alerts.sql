@@ -1,3 +1,4 @@
+-- migrate: no transaction
 -- One row for each episode of an alert instance, and the notifier's own tables: what is firing, the cooldown
 -- gates, the outbox with its deliveries, the silences. An installation may have system_alerts already: then
 -- it gets the columns that it lacks, all of them without a rewrite of the table.
@@ -16,31 +17,22 @@ create table if not exists system_alerts (
     created_at       timestamptz not null default now()
 );
 
-alter table system_alerts
-    add column if not exists episode_id         text,
-    add column if not exists fingerprint        text,
-    add column if not exists rule_key           text,
-    add column if not exists labels             jsonb,
-    add column if not exists resolve_reason     text,
-    add column if not exists active             boolean not null default false,
-    add column if not exists acked_at           timestamptz,
-    add column if not exists acked_by           text,
-    add column if not exists ack_notes          text,
-    add column if not exists notification_count integer not null default 0,
-    add column if not exists suppressed_count   integer not null default 0,
-    add column if not exists notified_at        timestamptz,
-    add column if not exists value              double precision,
-    add column if not exists peak               double precision,
-    add column if not exists record             json;
+select quantum_add_missing_columns('system_alerts', array[
+    'episode_id text', 'fingerprint text', 'rule_key text', 'labels jsonb', 'resolve_reason text',
+    'active boolean not null default false',
+    'acked_at timestamptz', 'acked_by text', 'ack_notes text',
+    'notification_count integer not null default 0', 'suppressed_count integer not null default 0',
+    'notified_at timestamptz', 'value double precision', 'peak double precision', 'record json'
+]);
 
 -- alerts of one kind, newest first: alerts history --alertname
-create index if not exists idx_system_alerts_type on system_alerts (type, triggered_at desc);
+create index concurrently if not exists idx_system_alerts_type on system_alerts (type, triggered_at desc);
 -- the last alerts of any kind: the dashboard document and alerts history
-create index if not exists idx_system_alerts_triggered_at on system_alerts (triggered_at desc);
+create index concurrently if not exists idx_system_alerts_triggered_at on system_alerts (triggered_at desc);
 -- all episodes of one alert instance: how often it flapped
-create index if not exists idx_system_alerts_fingerprint on system_alerts (fingerprint, triggered_at desc);
+create index concurrently if not exists idx_system_alerts_fingerprint on system_alerts (fingerprint, triggered_at desc);
 -- the few whose condition still holds: read at each start
-create index if not exists idx_system_alerts_active on system_alerts (triggered_at) where active;
+create index concurrently if not exists idx_system_alerts_active on system_alerts (triggered_at) where active;
 
 create table if not exists quantum_alert_instances (
     rule_key    text not null,

@@ -351,7 +351,7 @@ begin
     if days < 1 then
         raise exception 'days must be 1 or more, not %', days;
     end if;
-    foreach parent in array array['performance_metrics', 'quantum_samples'] loop
+    foreach parent in array array['performance_metrics', 'quantum_samples', 'quantum_chunks'] loop
         continue when to_regclass(parent) is null;
         table_name := parent;
         action := 'partitions dropped';
@@ -401,7 +401,8 @@ begin
             to_regclass('users'), to_regclass('btc_trades'), to_regclass('btc_hourly_snapshots'),
             to_regclass('quantum_anomaly_logs'), to_regclass('prediction_accuracy_database'),
             to_regclass('api_latency_reliability_logs'), to_regclass('performance_metrics'),
-            to_regclass('system_alerts'), to_regclass('quantum_series'), to_regclass('quantum_samples')
+            to_regclass('system_alerts'), to_regclass('quantum_series'), to_regclass('quantum_samples'),
+            to_regclass('quantum_chunks')
         ) and c.relkind in ('r', 'p')
         order by c.relname
     loop

@@ -171,7 +171,7 @@ def _read_database(reader: Reader, node: YamlNode | None) -> DatabaseConfig:
     found = DatabaseConfig()
     if node is None:
         return found
-    entries = reader.mapping(node, "database", ("url", "retention", "alert_retention"))
+    entries = reader.mapping(node, "database", ("url", "retention", "alert_retention", "downsample_retention"))
     if "url" in entries:
         url = reader.string(entries["url"], "database.url") or ""
         if url and not url.startswith(("postgresql://", "postgres://")):
@@ -179,7 +179,7 @@ def _read_database(reader: Reader, node: YamlNode | None) -> DatabaseConfig:
                 entries["url"], "database.url is not a Postgres URL", "postgresql://USER@HOST:PORT/NAME"
             )
         found = replace(found, url=url)
-    for key in ("retention", "alert_retention"):
+    for key in ("retention", "alert_retention", "downsample_retention"):
         if key in entries:
             value = reader.duration_ms(entries[key], f"database.{key}", minimum_ms=3_600_000)
             if value is not None:

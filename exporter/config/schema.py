@@ -45,6 +45,9 @@ class DatabaseConfig:
     url: str = option("", "postgresql:// URL; empty starts an embedded Postgres under storage.data_dir")
     retention_ms: int = option(30 * DAY, "age at which samples and events go", "duration")
     alert_retention_ms: int = option(90 * DAY, "age at which resolved alerts go", "duration")
+    downsample_retention_ms: int = option(
+        365 * DAY, "age at which the history in steps of five minutes goes", "duration"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Samples read back from Postgres as columns, for ranges older than the head."""
+"""Samples read back from Postgres as columns, for ranges older than the head.
+
+Hot rows and packed days together; of days older than the samples the last value of each five minutes.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,18 @@ import asyncio
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
 
+from exporter.db.chunk_codec import Steps, decode_values, integers
+from exporter.db.chunk_rows import COLUMNS, LAST, ROLLUP_MS, from_row
+from exporter.db.partitions import DAY_MS
 from exporter.db.pool import Database, Purpose
 from exporter.errors import QueryError, QueryErrorKind
 from exporter.model.labels import METRIC_NAME, LabelSet, Matcher, MatchOp
-from exporter.model.samples import SeriesBlock
+from exporter.model.samples import Float64s, Int64s, SeriesBlock
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PG_EPOCH_MS: Final = 946_684_800_000
@@ -30,23 +37,45 @@ _ROW: Final = np.dtype(
         ("value", ">u8"),
     ]
 )
+_SMALL: Final = 100_000  # bytes of rows that are sorted in place
 _HEADER_BYTES: Final = 19
 _TRAILER_BYTES: Final = 2
 _SERIES: Final = "select id, name, labels from quantum_series where true"
 _SAMPLES: Final = """
 select series_id, ts, value from quantum_samples where series_id = any($1::int[]) and ts >= $2 and ts <= $3
 """
+# $2 is where the day of $3 begins, $4 the end; a chunk lies within one UTC day
+_CHUNKS: Final = f"""
+select {", ".join(COLUMNS)}, 0::smallint as stat from quantum_chunks
+where series_id = any($1::int[]) and start_ts >= $2 and start_ts <= $4 and end_ts >= $3
+union all
+select {", ".join(COLUMNS)}, stat from quantum_rollups
+where series_id = any($1::int[]) and stat = {LAST} and start_ts >= $2 and start_ts <= $4
+    and end_ts >= $3 - interval '5 minutes' and not quantum_has_samples_day(start_ts)
+"""
+# the part of each chunk that lies in the range; an instant takes at least one sample
+_ESTIMATE: Final = """
+select coalesce(sum(n * extract(epoch from least(end_ts, $4) - greatest(start_ts, $3))
+    / greatest(extract(epoch from end_ts - start_ts), 0.001)), 0)::bigint
+from quantum_chunks
+where series_id = any($1::int[]) and start_ts >= $2 and start_ts <= $4 and end_ts >= $3
+"""
 _PRESENT: Final = """
 select id from unnest($1::int[]) id
-where exists (select from quantum_samples where series_id = id and ts >= $2 and ts <= $3)
+where exists (select from quantum_samples where series_id = id and ts >= $3 and ts <= $4)
+    or exists (select from quantum_chunks where series_id = id
+        and start_ts >= $2 and start_ts <= $4 and end_ts >= $3)
+    or exists (select from quantum_rollups where series_id = id and stat = 5
+        and start_ts >= $2 and start_ts <= $4 and end_ts >= $3 - interval '5 minutes')
 """
 _DAYS: Final = """
-select partition::text as name from quantum_day_partitions_before('quantum_samples', 'infinity')
+select partition::text as name from quantum_day_partitions_before($1::text::regclass, 'infinity')
 """
+_DENSEST: Final = 86_400  # samples of a series in a day, up to which nobody counts before reading
 
 
 class History:
-    """Reads the sample store.
+    """Reads the sample store, hot rows and packed days alike.
 
     Name and equality matchers are answered by indexes, the others applied to the label sets that are left.
     """
@@ -79,16 +108,25 @@ class History:
 
             # one more than allowed tells that there are too many, without fetching them all
             limit = "" if max_samples is None else f" limit {max_samples + 1}"
+            bounds = (_time(start_ms - start_ms % DAY_MS), _time(start_ms), _time(end_ms))
             await connection.copy_from_query(
                 _SAMPLES + limit, list(series), _time(start_ms), _time(end_ms), output=take, format="binary"
             )
-        raw = b"".join(chunks)
-        if max_samples is not None and _count(raw) > max_samples:
-            raise QueryError(
-                "query processing would load too many samples into memory in query execution",
-                QueryErrorKind.LIMIT,
-            )
-        return await asyncio.to_thread(_block, series, raw)
+            raw = b"".join(chunks)
+            if max_samples is not None:
+                _refuse_above(max_samples, _count(raw))
+                if len(series) * ((end_ms - start_ms) // DAY_MS + 2) * _DENSEST > max_samples:
+                    estimate = await connection.fetchval(_ESTIMATE, list(series), *bounds)
+                    _refuse_above(max_samples, estimate)
+            # after the hot rows: what is packed in between is then seen twice, and taken once
+            packed = await connection.fetch(_CHUNKS, list(series), *bounds)
+        if packed or len(raw) > _SMALL:
+            block = await asyncio.to_thread(_merged, series, raw, packed, start_ms, end_ms)
+        else:
+            block = _block(series, raw)
+        if max_samples is not None:
+            _refuse_above(max_samples, len(block.ts_ms))
+        return block
 
     async def series(self, matchers: Sequence[Matcher]) -> list[LabelSet]:
         """The label sets that satisfy every matcher, sorted. Raises: StorageError."""
@@ -101,7 +139,8 @@ class History:
             series = await self._series(connection, matchers)
             if not series:
                 return []
-            rows = await connection.fetch(_PRESENT, list(series), _time(start_ms), _time(end_ms))
+            day = _time(start_ms - start_ms % DAY_MS)
+            rows = await connection.fetch(_PRESENT, list(series), day, _time(start_ms), _time(end_ms))
         return sorted(series[row["id"]] for row in rows)
 
     async def time_range(self) -> tuple[int, int] | None:
@@ -110,15 +149,15 @@ class History:
         Exact to a day at the old end: the answer comes from the partitions. Raises: StorageError.
         """
         async with self._database.acquire(Purpose.READ) as connection:
-            days = await connection.fetch(_DAYS)
             found = [
-                row
-                for name in (day["name"] for day in days)
-                if (row := await connection.fetchrow(f"select min(ts), max(ts) from {name}"))["min"]
+                (row["first"], row["last"])
+                for table, last in (("quantum_chunks", "end_ts"), ("quantum_samples", "ts"))
+                for day in await connection.fetch(_DAYS, table)
+                if (row := await connection.fetchrow(_bounds(day["name"], last)))["first"] is not None
             ]
         if not found:
             return None
-        return _ms(found[0]["min"]), _ms(found[-1]["max"])
+        return _ms(min(first for first, _ in found)), _ms(max(last for _, last in found))
 
     @staticmethod
     async def _series(connection: Any, matchers: Sequence[Matcher]) -> dict[int, LabelSet]:
@@ -169,6 +208,73 @@ def _block(series: dict[int, LabelSet], raw: bytes) -> SeriesBlock:
     np.cumsum(counts[present], out=offsets[1:])
     values = rows["value"].astype(np.uint64).view(np.float64)[place]
     return SeriesBlock(tuple(series[by_labels[at]] for at in present), offsets, ts_ms[place], values)
+
+
+def _merged(
+    series: dict[int, LabelSet], raw: bytes, packed: Sequence[Any], start_ms: int, end_ms: int
+) -> SeriesBlock:
+    """Hot rows and chunks as one block; of a sample that is in both the hot one is taken."""
+    hot = _block(series, raw)
+    if not packed:
+        return hot
+    times: dict[tuple[Steps, int, int], Int64s] = {}  # most series have the same
+    parts: dict[LabelSet, list[tuple[Int64s, Float64s]]] = {}
+    for row in sorted(packed, key=itemgetter(0)):
+        chunk = from_row(row)
+        key = (chunk.times, chunk.n, row["stat"])
+        ts_ms = times.get(key)
+        if ts_ms is None:
+            ts_ms = integers(chunk.times, chunk.n) // 1000
+            if row["stat"]:
+                ts_ms += ROLLUP_MS - 1  # the last value is known when the five minutes are over
+            times[key] = ts_ms
+        values = decode_values(chunk)
+        lo, hi = 0, chunk.n
+        if ts_ms[0] < start_ms or ts_ms[-1] > end_ms:
+            lo, hi = int(np.searchsorted(ts_ms, start_ms)), int(np.searchsorted(ts_ms, end_ms, "right"))
+        if lo < hi:
+            parts.setdefault(series[row["series_id"]], []).append((ts_ms[lo:hi], values[lo:hi]))
+    bounds = zip(hot.offsets[:-1].tolist(), hot.offsets[1:].tolist(), strict=True)
+    for labels, (lo, hi) in zip(hot.labels, bounds, strict=True):
+        parts.setdefault(labels, []).append((hot.ts_ms[lo:hi], hot.values[lo:hi]))
+    found = sorted(parts)
+    columns = [_in_order(parts[labels]) for labels in found]
+    if not columns:
+        return SeriesBlock.empty()
+    offsets = np.zeros(len(columns) + 1, np.int64)
+    np.cumsum([len(ts_ms) for ts_ms, _ in columns], out=offsets[1:])
+    return SeriesBlock(
+        tuple(found),
+        offsets,
+        np.concatenate([ts_ms for ts_ms, _ in columns]),
+        np.concatenate([values for _, values in columns]),
+    )
+
+
+def _in_order(parts: list[tuple[Int64s, Float64s]]) -> tuple[Int64s, Float64s]:
+    """One series' parts, each ascending, as one; of equal times the last part's sample stays."""
+    if len(parts) == 1:
+        return parts[0]
+    ts_ms = np.concatenate([part[0] for part in parts])
+    values = np.concatenate([part[1] for part in parts])
+    if (np.diff(ts_ms) > 0).all():
+        return ts_ms, values
+    order = np.argsort(ts_ms, kind="stable")
+    ts_ms, values = ts_ms[order], values[order]
+    last = np.append(ts_ms[1:] != ts_ms[:-1], True)
+    return ts_ms[last], values[last]
+
+
+def _refuse_above(max_samples: int, count: int) -> None:
+    if count > max_samples:
+        raise QueryError(
+            "query processing would load too many samples into memory in query execution",
+            QueryErrorKind.LIMIT,
+        )
+
+
+def _bounds(table: str, last: str) -> str:
+    return f"select min({'ts' if last == 'ts' else 'start_ts'}) as first, max({last}) as last from {table}"
 
 
 def _time(ms: int) -> datetime:

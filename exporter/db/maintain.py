@@ -17,7 +17,8 @@ with roots as (
         to_regclass('users'), to_regclass('btc_trades'), to_regclass('btc_hourly_snapshots'),
         to_regclass('quantum_anomaly_logs'), to_regclass('prediction_accuracy_database'),
         to_regclass('api_latency_reliability_logs'), to_regclass('performance_metrics'),
-        to_regclass('system_alerts'), to_regclass('quantum_series'), to_regclass('quantum_samples')
+        to_regclass('system_alerts'), to_regclass('quantum_series'), to_regclass('quantum_samples'),
+        to_regclass('quantum_chunks'), to_regclass('quantum_rollups')
     )
 )
 select c.oid::regclass::text as name, coalesce(s.n_dead_tup, 0) as dead, pg_table_size(c.oid) as size

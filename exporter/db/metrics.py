@@ -62,3 +62,29 @@ class RetentionMetrics:
         self.failures = Counter(
             "quantum_retention_failures_total", "Retention runs that could not finish.", registry=registry
         )
+
+
+class PackingMetrics:
+    """How packing of finished days goes on."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.samples = Counter(
+            "quantum_packing_samples_total", "Samples packed into chunks.", registry=registry
+        )
+        self.steps = Counter("quantum_packing_steps_total", "Steps of packing done.", registry=registry)
+        self.days = Counter(
+            "quantum_packing_days_total", "Days whose rows gave way to chunks.", registry=registry
+        )
+        self.restarts = Counter(
+            "quantum_packing_restarts_total",
+            "Days begun again because samples came in while they were packed.",
+            registry=registry,
+        )
+        self.failures = Counter(
+            "quantum_packing_failures_total", "Packing runs that could not finish.", registry=registry
+        )
+        self.last_run = Gauge(
+            "quantum_packing_last_run_timestamp_seconds",
+            "When packing last found nothing left to pack.",
+            registry=registry,
+        )

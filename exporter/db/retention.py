@@ -16,7 +16,9 @@ from exporter.db.pool import Database, Purpose
 from exporter.errors import StorageError
 
 _log = logging.getLogger(__name__)
-_TABLES = ("quantum_samples", "performance_metrics")
+_TABLES = ("quantum_samples", "performance_metrics", "quantum_chunks")
+_ROLLUPS = "quantum_rollups"
+_MADE_AHEAD = ("quantum_samples", "performance_metrics")
 _DAYS_AHEAD = 2
 _EVERY_S = 3600.0
 _RETRY_S = 60.0
@@ -50,7 +52,8 @@ class RetentionReport:
 
 
 class Retention:
-    """Keeps `retention_ms` of samples and events, and `alert_retention_ms` of what `prune_alerts` removes.
+    """Keeps `retention_ms` of samples and events, `downsample_retention_ms` of five-minute history, and
+    `alert_retention_ms` of what `prune_alerts` removes.
 
     A day goes when all of it is too old, by detaching and dropping its partition: nothing is deleted row by
     row, and nobody waits longer than 100 ms for us. Failures are counted and tried again within a minute.
@@ -64,16 +67,17 @@ class Retention:
         *,
         retention_ms: int = 30 * DAY_MS,
         alert_retention_ms: int = 90 * DAY_MS,
+        downsample_retention_ms: int = 365 * DAY_MS,
         prune_alerts: Callable[[int], Awaitable[int]] | None = None,
     ) -> None:
         """`prune_alerts(before_ms)` deletes finished episodes of before that time and returns the rows."""
         self._database = database
         self._metrics = metrics
         self._clock = clock
-        self._retention_ms = retention_ms
         self._alert_retention_ms = alert_retention_ms
         self._prune_alerts = prune_alerts
-        for table in _TABLES:
+        self._kept_ms = dict.fromkeys(_TABLES, retention_ms) | {_ROLLUPS: downsample_retention_ms}
+        for table in self._kept_ms:
             metrics.dropped_partitions.labels(table)
 
     async def run(self) -> None:
@@ -100,7 +104,7 @@ class Retention:
         dropped: list[str] = []
         busy: list[str] = []
         async with self._database.acquire(Purpose.MAINTAIN) as connection:
-            for table in _TABLES:
+            for table in self._kept_ms:
                 await self._apply_to(connection, table, now_ms, dropped, busy)
         removed = 0
         if self._prune_alerts is not None:
@@ -110,8 +114,9 @@ class Retention:
     async def _apply_to(
         self, connection: Any, table: str, now_ms: int, dropped: list[str], busy: list[str]
     ) -> None:
-        today, cutoff = now_ms // DAY_MS, date_of((now_ms - self._retention_ms) // DAY_MS)
-        await DayPartitions(table).ensure(connection, range(today, today + _DAYS_AHEAD + 1))
+        today, cutoff = now_ms // DAY_MS, date_of((now_ms - self._kept_ms[table]) // DAY_MS)
+        if table in _MADE_AHEAD:
+            await DayPartitions(table).ensure(connection, range(today, today + _DAYS_AHEAD + 1))
         # what a run that was cut off left: a partition half detached, or detached and not dropped
         for row in await connection.fetch(_HALF_DETACHED, table):
             await self._patiently(connection, f"alter table {table} detach partition {row['name']} finalize")
