@@ -36,7 +36,7 @@ from exporter.notify.silences import silenced_by
 from exporter.rules import cooldown
 from exporter.rules.alert import AlertInstance, AlertState, ResolveReason
 from exporter.rules.cooldown import Gate, NotifyDecision, NotifyReason
-from exporter.rules.evaluation import GroupEvaluation, RuleEvaluation, RuleHealth
+from exporter.rules.evaluation import GroupEvaluation, RuleEvaluation
 from exporter.rules.model import AlertingRule
 
 EVALUATOR = "evaluator"
@@ -175,7 +175,7 @@ class AlertBook:
         started: list[str] = []
         ended: list[str] = []
         for rule in evaluation.rules:
-            if isinstance(rule.rule, AlertingRule) and rule.health is RuleHealth.OK:
+            if isinstance(rule.rule, AlertingRule) and rule.is_current:
                 self._take_in(rule, rule.rule, now_ms, started, ended)
         if started or ended:
             self._inhibitor = None

@@ -24,8 +24,9 @@ class RuleEvaluation:
 
     `active` are its pending and firing instances, `resolved` those that resolved within the last 15 minutes
     (both empty for a recording rule). `error` is '' where health is ok. `samples` counts what it wrote,
-    staleness markers apart. With `template_faults` the health is bad
-    though the rule was evaluated and its alerts go on. `evaluated_at_ms` is the group's time.
+    staleness markers apart. With `template_faults`, or where a `limit` has refused new instances (`limited`),
+    the health is bad though the rule was evaluated and its alerts go on. `evaluated_at_ms` is the group's
+    time.
     """
 
     rule: Rule
@@ -38,6 +39,12 @@ class RuleEvaluation:
     resolved: tuple[AlertInstance, ...] = ()
     samples: int = 0
     template_faults: tuple[str, ...] = ()
+    limited: bool = False
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the instances are those of this evaluation, and not kept because it failed."""
+        return self.health is RuleHealth.OK or self.limited or bool(self.template_faults)
 
     @property
     def state(self) -> AlertState:

@@ -82,7 +82,7 @@ class GroupState:
 
 
 _FRESH = RuleState()
-_Alerting = tuple[RuleState, tuple[Transition, ...], tuple[str, ...]]
+_Alerting = tuple[RuleState, tuple[Transition, ...], tuple[str, ...], bool]
 
 
 def evaluate_group(
@@ -143,16 +143,17 @@ class _Run:
         last = self._state.of(rule)
         transitions: tuple[Transition, ...] = ()
         faults: tuple[str, ...] = ()
+        limited = False
         try:
             if isinstance(rule, AlertingRule):
-                state, transitions, faults = self._alerting(rule, last)
+                state, transitions, faults, limited = self._alerting(rule, last)
             else:
                 state = self._recording(rule, last)
         except ExporterError as error:
             state = replace(last, health=RuleHealth.ERR, error=str(error))
         state = replace(state, duration_s=self._monotonic() - started, evaluated_at_ms=self._ts_ms)
         self._state.rules[rule.key] = state
-        return _evaluation(rule, state, transitions, faults)
+        return _evaluation(rule, state, transitions, faults, limited=limited)
 
     def _recording(self, rule: RecordingRule, last: RuleState) -> RuleState:
         labels, values = self._vector(rule.expr_text)
@@ -184,7 +185,7 @@ class _Run:
         error = advanced.error or "; ".join(faults[:3])
         health = RuleHealth.ERR if error else RuleHealth.OK
         state = RuleState(advanced.instances, written, health, error)
-        return state, advanced.transitions, () if advanced.error else faults
+        return state, advanced.transitions, () if advanced.error else faults, bool(advanced.error)
 
     def _grace_until_ms(self, rule: AlertingRule) -> int:
         since_ms = self._state.observed_since_ms
@@ -216,7 +217,12 @@ class _Run:
 
 
 def _evaluation(
-    rule: Rule, state: RuleState, transitions: tuple[Transition, ...], faults: tuple[str, ...]
+    rule: Rule,
+    state: RuleState,
+    transitions: tuple[Transition, ...],
+    faults: tuple[str, ...],
+    *,
+    limited: bool,
 ) -> RuleEvaluation:
     instances = state.instances.values()
     return RuleEvaluation(
@@ -230,4 +236,5 @@ def _evaluation(
         resolved=tuple(one for one in instances if one.state is AlertState.INACTIVE),
         samples=len(state.written.labels),
         template_faults=faults,
+        limited=limited,
     )

@@ -11,13 +11,13 @@ from exporter.model.samples import SampleBatch
 from exporter.model.staleness import is_stale
 from exporter.promql.engine import Engine
 from exporter.rules.engine_query import EngineQueries
-from exporter.rules.evaluation import GroupEvaluation, RuleHealth
+from exporter.rules.evaluation import GroupEvaluation, RuleEvaluation, RuleHealth
 from exporter.rules.expand import TemplateSettings
 from exporter.rules.group import GroupState, evaluate_group
 from exporter.rules.instance import ResolveReason, TransitionKind
 from exporter.rules.model import RuleGroup
 from exporter.storage import MemoryStorage
-from tests.rules.build import MINUTE, groups
+from tests.rules.build import MINUTE, alerting, groups
 
 
 class World:
@@ -202,3 +202,12 @@ def test_no_data_is_told_from_recovery() -> None:
     (rule,) = world.run(6).rules
     reasons = {one.instance.labels.get("i"): one.reason for one in rule.transitions}
     assert reasons == {"a": ResolveReason.RECOVERED, "b": ResolveReason.NO_DATA}
+
+
+def test_which_evaluations_are_current() -> None:
+    """A template fault or a limit leaves the instances those of this evaluation, a failed query does not."""
+    rule = alerting()
+    assert RuleEvaluation(rule, RuleHealth.OK).is_current
+    assert RuleEvaluation(rule, RuleHealth.ERR, template_faults=("x",)).is_current
+    assert RuleEvaluation(rule, RuleHealth.ERR, limited=True).is_current
+    assert not RuleEvaluation(rule, RuleHealth.ERR, "query failed").is_current

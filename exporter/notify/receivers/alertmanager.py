@@ -29,8 +29,8 @@ from exporter.notify.metrics import NotifyMetrics
 from exporter.notify.outbox import retry_delay_s
 from exporter.notify.receivers.http import HttpPoster
 from exporter.notify.silences import rfc3339
-from exporter.rules.alert import AlertInstance, AlertState
-from exporter.rules.evaluation import GroupEvaluation
+from exporter.rules.alert import RESOLVED_RETENTION_MS, AlertInstance, AlertState
+from exporter.rules.evaluation import GroupEvaluation, RuleHealth
 from exporter.rules.model import AlertingRule
 
 _log = logging.getLogger(__name__)
@@ -78,10 +78,15 @@ class Alertmanagers:
         for found in evaluation.rules:
             if not isinstance(found.rule, AlertingRule):
                 continue
+            if found.health is RuleHealth.ERR and not found.is_current:
+                continue  # what is not known anew is not said anew
             firing = [one for one in found.active if one.state is AlertState.FIRING]
             before = self._sent_ms.get(found.rule.key, {})
             sent: dict[LabelSet, int] = {}
-            for instance in (*found.resolved, *firing):  # one that fires again follows its own end
+            over = (
+                one for one in found.resolved if evaluation.ts_ms - one.resolved_at_ms < RESOLVED_RETENTION_MS
+            )
+            for instance in (*over, *firing):  # one that fires again follows its own end
                 last_ms = before.get(instance.labels)
                 if (
                     last_ms is None
