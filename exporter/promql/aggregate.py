@@ -15,6 +15,8 @@ from exporter.promql.matrix import StepMatrix, empty_matrix
 from exporter.promql.seriesset import Ints, SeriesSet
 from exporter.promql.sums import mean_groups, sum_groups
 
+_BLOCK_CELLS = 1 << 17  # reduced at once: they stay in the processor's cache
+
 _MAX_INT64 = 2.0**63
 
 
@@ -65,6 +67,8 @@ def reduce_groups(op: str, matrix: StepMatrix, grouping: Grouping, quantiles: Fl
     ids = grouping.ids
     whole = matrix.present is None
     sizes = np.bincount(ids, minlength=count) if whole else None
+    if steps > 1 and quantiles is None:
+        return _reduce_blocks(reducer, matrix, grouping, sizes)
     for step in range(steps):
         values, owners, counts = matrix.values[:, step], ids, sizes
         if matrix.present is not None:
@@ -77,6 +81,31 @@ def reduce_groups(op: str, matrix: StepMatrix, grouping: Grouping, quantiles: Fl
         out[step] = reducer(np.ascontiguousarray(values), owners, counts, quantile)
     series = grouping.series if whole else _naming(matrix, grouping)
     return StepMatrix(series, out.T, None if whole else present.T)
+
+
+def _reduce_blocks(
+    reducer: Reducer, matrix: StepMatrix, grouping: Grouping, sizes: Ints | None
+) -> StepMatrix:
+    """As step by step, with the groups of many steps as so many groups of one reduction."""
+    count, (width, steps) = grouping.count, matrix.values.shape
+    out = np.empty((steps, count))
+    present = np.ones((steps, count), np.bool_)
+    block = max(1, _BLOCK_CELLS // max(1, width))
+    for first in range(0, steps, block):
+        last = min(first + block, steps)
+        cells = np.ascontiguousarray(matrix.values[:, first:last].T)
+        owners = grouping.ids + count * np.arange(last - first)[:, None]
+        if matrix.present is None:
+            assert sizes is not None
+            values, places, counts = cells.ravel(), owners.ravel(), np.tile(sizes, last - first)
+        else:
+            here = np.ascontiguousarray(matrix.present[:, first:last].T)
+            values, places = cells[here], owners[here]
+            counts = np.bincount(places, minlength=count * (last - first))
+            present[first:last] = (counts > 0).reshape(-1, count)
+        out[first:last] = reducer(values, places, counts, 0.0).reshape(-1, count)
+    series = grouping.series if matrix.present is None else _naming(matrix, grouping)
+    return StepMatrix(series, out.T, None if matrix.present is None else present.T)
 
 
 def _naming(matrix: StepMatrix, grouping: Grouping) -> SeriesSet:

@@ -6,10 +6,12 @@ fast. Only windows or groups with terms of both signs, or whose sum is not finit
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from exporter.model.samples import Float64s
-from exporter.promql.seriesset import Ints
+from exporter.promql.seriesset import Bools, Ints
 
 
 def sum_first_axis(values: Float64s) -> Float64s:
@@ -89,8 +91,8 @@ def sum_groups(values: Float64s, ids: Ints, groups: int) -> Float64s:
         else:
             doubtful = (np.abs(total) < np.bincount(ids, np.abs(values), groups)) | ~np.isfinite(total)
     if bool(doubtful.any()):
-        for group in np.flatnonzero(doubtful).tolist():
-            total[group] = compensated(values[ids == group])
+        for group, terms in _members(values, ids, doubtful):
+            total[group] = compensated(terms)
     return total
 
 
@@ -99,7 +101,17 @@ def mean_groups(values: Float64s, ids: Ints, counts: Ints) -> Float64s:
     total = sum_groups(values, ids, len(counts))
     with np.errstate(invalid="ignore", divide="ignore"):
         mean: Float64s = total / counts
-    for group in np.flatnonzero(~np.isfinite(total)).tolist():
-        terms = values[ids == group][:, None]
-        mean[group] = _incremental_mean(terms, np.array([float(len(terms))]))[0]
+    for group, terms in _members(values, ids, ~np.isfinite(total)):
+        mean[group] = _incremental_mean(terms[:, None], np.array([float(len(terms))]))[0]
     return mean
+
+
+def _members(values: Float64s, ids: Ints, chosen: Bools) -> Iterator[tuple[int, Float64s]]:
+    """The values of each of the chosen groups that has any, in their order."""
+    members = np.flatnonzero(chosen[ids])
+    if not len(members):
+        return
+    members = members[np.argsort(ids[members], kind="stable")]
+    owners = ids[members]
+    starts = np.flatnonzero(np.concatenate([[True], owners[1:] != owners[:-1]]))
+    yield from zip(owners[starts].tolist(), np.split(values[members], starts[1:]), strict=True)

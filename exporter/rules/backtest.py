@@ -2,7 +2,7 @@
 
 Each rule's expression is evaluated for a stretch at once; `evaluate_group` then runs at the steps where
 something can change, and at no others: a step at which the expression returns the same label sets as before,
-all of them firing or still waiting for `for`, none with a worse value, changes nothing that is reported.
+all of them firing or still waiting for `for`, none with its worst value, changes nothing that is reported.
 Rules that read themselves are evaluated step by step. Annotations are not expanded. PURE.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from exporter.errors import QueryError
 from exporter.model.labels import LabelSet, Matcher
-from exporter.model.samples import Int64s, SampleBatch, SeriesBlock
+from exporter.model.samples import Float64s, Int64s, SampleBatch, SeriesBlock
 from exporter.promql.engine import Engine
 from exporter.promql.source import Columns
 from exporter.promql.values import InstantVector, RangeMatrix, Value
@@ -407,13 +407,21 @@ class _Runner:
             if instance.state is AlertState.PENDING:
                 due = instance.active_at_ms + self._for_ms() - self._slots[0]
                 limit = min(limit, -(-due // self.interval_ms))
-        ahead = stretch.values[position + 1 : limit][:, returned]
-        worse = ~(ahead >= peaks) if self._lower_is_worse else ~(ahead <= peaks)
-        found = np.flatnonzero(worse.any(axis=1))
-        return position + 1 + int(found[0]) if len(found) else max(limit, position + 1)
+        worst = _first_worst(stretch.values[position + 1 : limit][:, returned], peaks, self._lower_is_worse)
+        return max(limit if worst is None else position + 1 + worst, position + 1)
 
     def _for_ms(self) -> int:
         return self._rule.for_ms if isinstance(self._rule, AlertingRule) else 0
+
+
+def _first_worst(values: Float64s, peaks: Float64s, lower_is_worse: bool) -> int | None:
+    """The first row in which one of the columns takes the value that will be its peak; None if none does."""
+    if not len(values):
+        return None
+    sign = -1.0 if lower_is_worse else 1.0
+    signed = np.where(np.isnan(values), -np.inf, sign * values)  # NaN is never worse
+    rising = np.flatnonzero(signed.max(axis=0) > sign * peaks)
+    return int(signed[:, rising].argmax(axis=0).min()) if len(rising) else None
 
 
 def _ignore(batch: SampleBatch) -> None:
