@@ -18,8 +18,8 @@ from tests.compliance.rig import ms, rig
 from tests.helpers.peers import peer
 
 pytestmark = pytest.mark.peer
-# An Alertmanager judges endsAt by its own clock: the story lies so far back that what resolved is over for it,
-# and what fires (four minutes ahead of its last evaluation) is not.
+# An Alertmanager judges endsAt by its own clock: the story lies so far back that what resolved is over for
+# it, and what fires (four minutes ahead of its last evaluation) is not.
 BACK_MS = 120_000
 RULES = """
 groups:
@@ -42,7 +42,7 @@ def alertmanager(tmp_path: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with open(tmp_path / "log", "wb") as log:
+    with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
             [
                 program,
