@@ -52,6 +52,7 @@ from exporter.loops.metrics import PipelineMetrics
 from exporter.loops.providers import ProviderPoller
 from exporter.loops.rules import RuleLoop
 from exporter.loops.snapshot import SnapshotLoop
+from exporter.loops.unmatched import UnmatchedRules
 from exporter.model.durations import format_duration
 from exporter.notify.heartbeat import Heartbeat, HeartbeatMetrics
 from exporter.observe.metrics import QueryMetrics as DbQueryMetrics
@@ -397,6 +398,14 @@ class App:
         self._keep_running("packing", packing.run)
         self._keep_running("snapshot", self._snapshots.run)
         self._keep_running("rules", self._rules.run)
+        if self._config.query.url is None:  # else the samples that rules read are elsewhere
+            unmatched = UnmatchedRules(
+                self._rules.groups,
+                lambda: self._storage.label_values("__name__"),
+                self._clock,
+                self._pipeline,
+            )
+            self._keep_running("unmatched rules", unmatched.run)
         self._keep_running("heartbeat", self._heartbeat.run)
         if self._trading is not None:
             self._keep_running("trading simulator", self._simulate_trading)

@@ -63,6 +63,12 @@ class PipelineMetrics:
             "quantum_rule_group_interval_seconds", "The group's interval.", group, registry=registry
         )
         self.group_rules = Gauge("quantum_rule_group_rules", "Rules in the group.", group, registry=registry)
+        self.unmatched = Gauge(
+            "quantum_rule_unmatched",
+            "1 for each metric that a rule reads and of which no series has been seen since the start.",
+            ["group", "rule", "metric"],
+            registry=registry,
+        )
         self.reload_successful = Gauge(
             "quantum_config_last_reload_successful",
             "Whether the last reload of the configuration succeeded.",

@@ -114,6 +114,29 @@ def names_read(exprs: Iterable[Expr]) -> frozenset[str] | None:
     return frozenset(found)
 
 
+def names_awaited(expr: Expr) -> frozenset[str]:
+    """The metric names without which selectors of an expression return nothing, but for those of `absent`."""
+    match expr:
+        case VectorSelector():
+            equal = (one for one in expr.matchers if one.name == METRIC_NAME and one.op is MatchOp.EQUAL)
+            return frozenset(one.value for one in equal)
+        case MatrixSelector():
+            return names_awaited(expr.selector)
+        case Subquery() | Paren() | Unary():
+            return names_awaited(expr.expr)
+        case Aggregate():
+            inside = names_awaited(expr.expr)
+            return inside if expr.param is None else inside | names_awaited(expr.param)
+        case Call():
+            if expr.func in ("absent", "absent_over_time"):
+                return frozenset()
+            return frozenset().union(*(names_awaited(argument) for argument in expr.args))
+        case Binary():
+            return names_awaited(expr.lhs) | names_awaited(expr.rhs)
+        case _:
+            return frozenset()
+
+
 def selectors_of(expr: Expr) -> Iterable[VectorSelector]:
     """Every selector of an expression, left to right."""
     match expr:
