@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -50,6 +51,14 @@ class _Ask:
         """As the query log writes it."""
         start, end = iso(self.start_ms), iso(self.end_ms)
         return {"end": end, "query": self.text, "start": start, "step": self.step_ms // 1000}
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What became known of a query while it ran."""
+
+    queued_s: float = 0.0
+    samples: int = 0
 
 
 class _Stop:
@@ -97,6 +106,22 @@ class LocalQueries:
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._query_log is not None:
             self._query_log.close()
+
+    def instant_now(
+        self, text: str, ts_ms: int, *, timeout_s: float | None = None, lookback_delta_ms: int | None = None
+    ) -> Result | None:
+        """As `instant` where the answer takes less time than a task would, else None. Raises: QueryError."""
+        ask = _Ask(text, ts_ms, ts_ms, 0, lookback_delta_ms)
+        allowed_s = self._allowed_s(timeout_s)
+        try:
+            if not self._is_small(ask):
+                return None
+        except QueryError:
+            return None  # told, counted and logged on the long way
+        with self._watched(ask) as seen:
+            result = self._engine.query(text, ts_ms, timeout_s=allowed_s, lookback_delta_ms=lookback_delta_ms)
+            seen.samples = result.samples
+            return result
 
     async def instant(
         self, text: str, ts_ms: int, *, timeout_s: float | None = None, lookback_delta_ms: int | None = None
@@ -202,16 +227,25 @@ class LocalQueries:
         self, ask: _Ask, timeout_s: float | None, evaluate: Evaluate[T], peak: Callable[[T], int]
     ) -> tuple[T, tuple[str, ...]]:
         """Evaluate, timed, counted and logged."""
-        allowed_s = self._limits.timeout_s if timeout_s is None else min(timeout_s, self._limits.timeout_s)
+        with self._watched(ask) as seen:
+            value, warnings = await self._evaluate(ask, self._allowed_s(timeout_s), evaluate, seen)
+            seen.samples = peak(value)
+            return value, warnings
+
+    def _allowed_s(self, timeout_s: float | None) -> float:
+        return self._limits.timeout_s if timeout_s is None else min(timeout_s, self._limits.timeout_s)
+
+    @contextmanager
+    def _watched(self, ask: _Ask) -> Iterator[_Seen]:
+        """Times, counts and logs what is evaluated inside."""
         kind = "range" if ask.step_ms else "instant"
         started = self._clock.monotonic()
-        waited = [0.0]
-        error, samples = "query was canceled", 0
+        seen = _Seen()
+        error = "query was canceled"
         self._metrics.running.inc()
         try:
-            value, warnings = await self._evaluate(ask, allowed_s, evaluate, waited)
-            error, samples = "", peak(value)
-            return value, warnings
+            yield seen
+            error = ""
         except QueryError as failure:
             error = str(failure)
             self._metrics.failures.labels(kind).inc()
@@ -224,33 +258,32 @@ class LocalQueries:
                 self._query_log.write(
                     ask.params(),
                     ts_ms=self._clock.now_ms(),
-                    queued_s=waited[0],
+                    queued_s=seen.queued_s,
                     total_s=took_s,
-                    peak_samples=samples,
+                    peak_samples=seen.samples,
                     error=error,
                 )
 
     async def _evaluate(
-        self, ask: _Ask, allowed_s: float, evaluate: Evaluate[T], waited: list[float]
+        self, ask: _Ask, allowed_s: float, evaluate: Evaluate[T], seen: _Seen
     ) -> tuple[T, tuple[str, ...]]:
         """In place where it is small, else in a thread once there is a place; older samples come first."""
         deadline_s = self._clock.monotonic() + allowed_s
-        if len(ask.text) <= _LONG_TEXT:
-            older = self._older_reads(ask)
-            size = self._engine.estimate(ask.text, ask.start_ms, ask.end_ms, ask.step_ms)
-            if not older and size is not None and size <= _SMALL:
-                return evaluate(self._engine, allowed_s, _Stop()), ()
+        if self._is_small(ask):
+            return evaluate(self._engine, allowed_s, _Stop()), ()
         started = self._clock.monotonic()
         try:
             async with asyncio.timeout(allowed_s):
                 await self._gate.acquire()
         except TimeoutError:
             raise QueryError("query timed out in query queue", QueryErrorKind.TIMEOUT) from None
-        waited[0] = self._clock.monotonic() - started
+        seen.queued_s = self._clock.monotonic() - started
         freed = False
         try:
             if len(ask.text) > _LONG_TEXT:
                 older = await self._in_thread(lambda: self._older_reads(ask))
+            else:
+                older = self._older_reads(ask)
             engine, warnings = self._engine, tuple[str, ...]()
             if older and self._older is not None:
                 engine, warnings = await self._with_older(older, deadline_s)
@@ -270,6 +303,13 @@ class LocalQueries:
         finally:
             if not freed:
                 self._gate.release()
+
+    def _is_small(self, ask: _Ask) -> bool:
+        """Whether a query is read from the head alone and costs less than the way to a thread and back."""
+        if len(ask.text) > _LONG_TEXT or self._older_reads(ask):
+            return False
+        size = self._engine.estimate(ask.text, ask.start_ms, ask.end_ms, ask.step_ms)
+        return size is not None and size <= _SMALL
 
     def _free(self, future: asyncio.Future[Any]) -> None:
         self._gate.release()

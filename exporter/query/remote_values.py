@@ -63,6 +63,10 @@ class RemoteQueries:
     def close(self) -> None:
         """Nothing is held."""
 
+    def instant_now(self, *_: object, **__: object) -> Result | None:
+        """None: nothing is known without asking."""
+        return None
+
     async def instant(
         self, text: str, ts_ms: int, *, timeout_s: float | None = None, lookback_delta_ms: int | None = None
     ) -> Result:

@@ -120,10 +120,13 @@ class ApiV1:
         timeout_s, lookback = _timeout(params), _lookback(params)
         text = _first(params, "query")
         try:
-            result = await _while_connected(
-                request,
-                self._deps.queries.instant(text, ts_ms, timeout_s=timeout_s, lookback_delta_ms=lookback),
-            )
+            queries = self._deps.queries
+            result = queries.instant_now(text, ts_ms, timeout_s=timeout_s, lookback_delta_ms=lookback)
+            if result is None:
+                result = await _while_connected(
+                    request,
+                    queries.instant(text, ts_ms, timeout_s=timeout_s, lookback_delta_ms=lookback),
+                )
         except QueryError as error:
             return _query_failure(error)
         return await _result(result, limit)

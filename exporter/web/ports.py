@@ -17,6 +17,11 @@ from exporter.rules.evaluation import GroupView
 class QueryService(Protocol):
     """PromQL and label queries, evaluated off the event loop. All raise QueryError."""
 
+    def instant_now(
+        self, text: str, ts_ms: int, *, timeout_s: float | None = None, lookback_delta_ms: int | None = None
+    ) -> Result | None:
+        """As `instant` where that is a matter of microseconds, else None."""
+
     async def instant(
         self, text: str, ts_ms: int, *, timeout_s: float | None = None, lookback_delta_ms: int | None = None
     ) -> Result:
