@@ -18,8 +18,10 @@ import json
 import multiprocessing
 import re
 import shutil
+import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.parse
@@ -294,7 +296,7 @@ PEERS = {"prometheus": Prometheus, "vm": VictoriaMetrics}
 
 
 def measure(pods: int, counts: list[int], peers: list[str], rounds: int) -> None:
-    ahead = 36 + 24 * pods  # rows that lie in the future while the peers load and evaluate
+    ahead = 30 + 4 * pods  # rows that lie in the future while the peers load and evaluate
     steps = max(BEFORE + ahead, BEFORE + 3 * (rounds + 1) * len(counts))
     start_ms = (int(time.time() * 1000) - BEFORE * STEP_MS) // STEP_MS * STEP_MS
     context = multiprocessing.get_context("spawn")
@@ -358,6 +360,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", choices=sorted(PEERS), default=sorted(PEERS))
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
     for pods in args.pods:
         measure(pods, args.rules, args.peers, args.rounds)
 
