@@ -99,7 +99,8 @@ class LabelSet:
         """A 64-bit number that is the same in every process (FNV-1a over the pairs, as Prometheus' Hash)."""
         value = 0xCBF29CE484222325
         for name, text in self.pairs:
-            for byte in name.encode() + b"\xff" + text.encode() + b"\xff":
+            # a lone surrogate, which no UTF-8 has, must not keep an alert from being stored
+            for byte in name.encode() + b"\xff" + text.encode("utf-8", "surrogatepass") + b"\xff":
                 value = ((value ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
         return value
 
