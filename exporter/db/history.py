@@ -38,6 +38,7 @@ _ROW: Final = np.dtype(
     ]
 )
 _SMALL: Final = 100_000  # bytes of rows that are sorted in place
+_FEW: Final = 8  # chunks that are unpacked in place
 _HEADER_BYTES: Final = 19
 _TRAILER_BYTES: Final = 2
 _SERIES: Final = "select id, name, labels from quantum_series where true"
@@ -48,7 +49,8 @@ select series_id, ts, value from quantum_samples where series_id = any($1::int[]
 _CHUNKS: Final = f"""
 select {", ".join(COLUMNS)}, 0::smallint as stat from quantum_chunks
 where series_id = any($1::int[]) and start_ts >= $2 and start_ts <= $4 and end_ts >= $3
-union all
+"""
+_ROLLUPS: Final = f"""
 select {", ".join(COLUMNS)}, stat from quantum_rollups
 where series_id = any($1::int[]) and stat = {LAST} and start_ts >= $2 and start_ts <= $4
     and end_ts >= $3 - interval '5 minutes' and not quantum_has_samples_day(start_ts)
@@ -120,10 +122,12 @@ class History:
                     _refuse_above(max_samples, estimate)
             # after the hot rows: what is packed in between is then seen twice, and taken once
             packed = await connection.fetch(_CHUNKS, list(series), *bounds)
-        if packed or len(raw) > _SMALL:
+            if not _begins_on(start_ms // DAY_MS, raw, packed):
+                packed += await connection.fetch(_ROLLUPS, list(series), *bounds)
+        if len(packed) > _FEW or len(raw) > _SMALL:
             block = await asyncio.to_thread(_merged, series, raw, packed, start_ms, end_ms)
         else:
-            block = _block(series, raw)
+            block = _merged(series, raw, packed, start_ms, end_ms)
         if max_samples is not None:
             _refuse_above(max_samples, len(block.ts_ms))
         return block
@@ -208,6 +212,15 @@ def _block(series: dict[int, LabelSet], raw: bytes) -> SeriesBlock:
     np.cumsum(counts[present], out=offsets[1:])
     values = rows["value"].astype(np.uint64).view(np.float64)[place]
     return SeriesBlock(tuple(series[by_labels[at]] for at in present), offsets, ts_ms[place], values)
+
+
+def _begins_on(day: int, raw: bytes, packed: Sequence[Any]) -> bool:
+    """Whether there are samples of the first day of a range: then none of it is too old for them."""
+    first = _time((day + 1) * DAY_MS)
+    if any(row["start_ts"] < first for row in packed):
+        return True
+    ts = np.frombuffer(raw, _ROW, _count(raw), _HEADER_BYTES)["ts"]
+    return bool(len(ts)) and int(ts.min()) // 1000 + _PG_EPOCH_MS < (day + 1) * DAY_MS
 
 
 def _merged(
