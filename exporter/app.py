@@ -29,6 +29,7 @@ from exporter.compose.progress import Progress
 from exporter.compose.sources import build_client, build_collectors, further_databases, shared_quota
 from exporter.compose.stats import DashboardStats, cache_document, rate_limit_document
 from exporter.compose.status import head_stats, no_targets, runtime
+from exporter.compose.targets import build_scrapes
 from exporter.compose.warm import warm_head
 from exporter.compose.why import WhyService
 from exporter.config.load import expand_text
@@ -51,6 +52,7 @@ from exporter.faults import Faults
 from exporter.loops.metrics import PipelineMetrics
 from exporter.loops.providers import ProviderPoller
 from exporter.loops.rules import RuleLoop
+from exporter.loops.scrape import ScrapeLoop
 from exporter.loops.snapshot import SnapshotLoop
 from exporter.loops.unmatched import UnmatchedRules
 from exporter.model.durations import format_duration
@@ -136,6 +138,7 @@ class App:
         self._observed_since_ms = await self._warm()
         await self._open_sources(sql_files)
         await self._open_rules(groups)
+        await self._open_targets()
         self._start_loops()
         # What stands now stays: without it a full collection walks it all, some 30 ms on the event loop.
         gc.collect()
@@ -373,6 +376,20 @@ class App:
         )
         self._rules.load(groups, self._notifying.restored(groups, self._observed_since_ms))
 
+    async def _open_targets(self) -> None:
+        """The scraping of other exporters."""
+        self._scrapes = build_scrapes(
+            self._config,
+            self._storage,
+            self._samples.put,
+            registry=self._registry,
+            pipeline=self._pipeline,
+            clock=self._clock,
+            faults=self._faults,
+        )
+        self._stack.push_async_callback(self._scrapes.close)
+        await self._scrapes.load(self._config.collect.targets, self._config.global_.scrape_interval_ms)
+
     def _start_loops(self) -> None:
         self._heartbeat = Heartbeat(
             self._config.heartbeat,
@@ -397,6 +414,7 @@ class App:
         packing = Packing(self._database, PackingMetrics(self._registry), self._clock)
         self._keep_running("packing", packing.run)
         self._keep_running("snapshot", self._snapshots.run)
+        self._keep_running("targets", self._scrapes.run)
         self._keep_running("rules", self._rules.run)
         if self._config.query.url is None:  # else the samples that rules read are elsewhere
             unmatched = UnmatchedRules(
@@ -454,11 +472,15 @@ class App:
                 self._note_reload(ok=False)
                 log.error("the reload was refused, what ran goes on: %s", error)
                 raise
+            targets = config.collect.targets
+            config = replace(config, collect=replace(config.collect, targets=self._config.collect.targets))
             for section in ("global_", "database", "storage", "query", "collect"):
                 if getattr(config, section) != getattr(self._config, section):
                     log.warning("a change of %s takes effect at the next start", section.rstrip("_"))
             kept = {name: getattr(self._config, name) for name in ("database", "storage", "query", "collect")}
+            kept["collect"] = replace(kept["collect"], targets=targets)
             self._config = replace(config, **kept)
+            await self._scrapes.load(targets, config.global_.scrape_interval_ms)
             change = await self._rules.reload(groups, self._template_settings(config))
             await self._notifying.reload(config, groups)
             self._heartbeat.configure(config.heartbeat)
@@ -504,7 +526,7 @@ class App:
                 alertmanagers=lambda: [
                     f"{url}/api/v2/alerts" for one in self._config.alerting.alertmanagers for url in one.urls
                 ],
-                targets=no_targets,
+                targets=self._targets,
             ),
             alerts=lambda: self._notifying.service,
             ready=lambda: self._missing,
@@ -516,6 +538,10 @@ class App:
             cron_secret=lambda: self._config.dashboard_api.cron_secret,
             why=WhyService(_Rules(self), self._queries, lambda: self._notifying.service, self._clock),
         )
+
+    def _targets(self) -> Mapping[str, Any]:
+        scrapes: ScrapeLoop | None = getattr(self, "_scrapes", None)
+        return scrapes.document() if scrapes is not None else no_targets()
 
     async def _dashboard(self) -> Mapping[str, Any]:
         document = DashboardDocument(

@@ -15,6 +15,7 @@ PURE_FILES = (
     "config/matchers.py",
     "config/positions.py",
     "config/http_client.py",
+    "config/targets.py",
     "config/time_intervals.py",
     "config/receivers.py",
     "observe/snapshot.py",

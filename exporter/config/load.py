@@ -23,6 +23,7 @@ from exporter.config.schema import (
     QueryConfig,
     StorageConfig,
 )
+from exporter.config.targets import check_timing, read_targets
 from exporter.errors import ConfigError, InputError
 from exporter.model.labels import LabelSet
 
@@ -82,13 +83,14 @@ def _load(text: str, name: str, path: Path | None, environ: Mapping[str, str]) -
         raise ConfigError(error.problems) from error
     entries = reader.mapping(root, "the configuration", TOP_KEYS)
     notification_entries = {key: entries[key] for key in _NOTIFICATION_KEYS if key in entries}
+    global_ = _read_global(reader, entries.get("global"))
     config = Config(
         file=path,
-        global_=_read_global(reader, entries.get("global")),
+        global_=global_,
         database=_read_database(reader, entries.get("database")),
         storage=_read_storage(reader, entries.get("storage")),
         query=_read_query(reader, entries.get("query")),
-        collect=_read_collect(reader, entries.get("collect"), environ),
+        collect=_read_collect(reader, entries.get("collect"), environ, global_.scrape_interval_ms),
         notification=read_notification(reader, root, notification_entries),
         alerting=read_alerting(reader, entries.get("alerting")),
         dashboard_api=_read_dashboard_api(reader, entries.get("dashboard_api")),
@@ -171,7 +173,9 @@ def _read_database(reader: Reader, node: YamlNode | None) -> DatabaseConfig:
     found = DatabaseConfig()
     if node is None:
         return found
-    entries = reader.mapping(node, "database", ("url", "retention", "alert_retention", "downsample_retention"))
+    entries = reader.mapping(
+        node, "database", ("url", "retention", "alert_retention", "downsample_retention")
+    )
     if "url" in entries:
         url = reader.string(entries["url"], "database.url") or ""
         if url and not url.startswith(("postgresql://", "postgres://")):
@@ -228,11 +232,13 @@ def _read_query(reader: Reader, node: YamlNode | None) -> QueryConfig:
     return found
 
 
-def _read_collect(reader: Reader, node: YamlNode | None, environ: Mapping[str, str]) -> CollectConfig:
+def _read_collect(
+    reader: Reader, node: YamlNode | None, environ: Mapping[str, str], scrape_interval_ms: int
+) -> CollectConfig:
     found = CollectConfig(providers=default_providers(environ))
     if node is None:
         return found
-    entries = reader.mapping(node, "collect", ("system", "postgres", "sql", "providers"))
+    entries = reader.mapping(node, "collect", ("system", "postgres", "sql", "providers", "targets"))
     for key in ("system", "postgres"):
         if key in entries:
             found = _with(found, key, _switch(reader, entries[key], f"collect.{key}"))
@@ -240,6 +246,9 @@ def _read_collect(reader: Reader, node: YamlNode | None, environ: Mapping[str, s
         found = replace(found, sql=reader.strings(entries["sql"], "collect.sql"))
     if "providers" in entries:
         found = replace(found, providers=read_providers(reader, entries["providers"], environ))
+    if "targets" in entries:
+        found = replace(found, targets=read_targets(reader, entries["targets"]))
+        check_timing(reader, entries["targets"], found.targets, scrape_interval_ms)
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from exporter.config.providers import ProviderConfig
 from exporter.config.receivers import AlertingConfig, NotificationConfig
+from exporter.config.targets import ScrapeJob
 
 SECOND = 1000
 MINUTE = 60 * SECOND
@@ -83,6 +84,7 @@ class CollectConfig:
     providers: Mapping[str, ProviderConfig] = field(
         default_factory=dict, metadata={"help": "upstream APIs, by name", "unit": ""}
     )
+    targets: tuple[ScrapeJob, ...] = option((), "other exporters to scrape, as Prometheus' scrape_configs")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ REPORT_NAMES: Final = (
 )
 FUTURE_MS: Final = 600_000
 PAST_MS: Final = 3_600_000
-_SLICE = 5000  # series handed over at once: the head is locked that long
+_SLICE = 2000  # series handed over at once: the head is locked that long
 _ADDRESS, _SCHEME, _PATH = "__address__", "__scheme__", "__metrics_path__"
 _INTERVAL, _TIMEOUT, _PARAM = "__scrape_interval__", "__scrape_timeout__", "__param_"
 
