@@ -79,7 +79,7 @@ def _firing(alert: str, whom: str, one: Mapping[str, Any], *, past: bool) -> str
     verb = "fired" if past else "fires"
     why = one["reason"]
     if one["held"]:
-        why = f"it is held ({one['held']})" + (f": {why}" if why else "")
+        why = f"it is held ({one['held']}), {why}"
     return f"{alert} {verb}{whom}: {why}; {_told(one)}"
 
 
