@@ -443,8 +443,8 @@ class ApiClient:
                 if error.kind in _FINAL and error.retry_after_s is None:
                     self._cache.put_error(key, error, policy, self._monotonic())
                 raise
-            self._cache.put(key, answer, policy, self._monotonic())
-            self.metrics.cache_entries.set(len(self._cache))
+            if self._cache.put(key, answer, policy, self._monotonic()) is not None:
+                self.metrics.cache_entries.set(len(self._cache))
             return answer
 
         return fetch

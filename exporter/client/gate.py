@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from exporter.client.journal import QuotaJournal, SharedQuota
+from exporter.client.journal import NoJournal, QuotaJournal, SharedQuota
 from exporter.client.limits import ProviderLimits
 from exporter.clock import Clock
 from exporter.errors import ApiError, ApiErrorKind, StorageError
@@ -98,6 +98,7 @@ class Gate:
         self._provider = provider
         self._clock = clock
         self._journal = journal
+        self._remembers = type(journal) is not NoJournal
         self._shared = shared
         self._scope = scope or provider
         self._returns: set[asyncio.Task[None]] = set()
@@ -252,6 +253,8 @@ class Gate:
     def _remember(self, at_ms: int, *, released: bool) -> None:
         """Write to the journal. A disk that fails does not end the calls: the limit holds without it until a
         restart, and monitoring goes on."""
+        if not self._remembers:
+            return
         try:
             (self._journal.release if released else self._journal.record)(self._provider, at_ms)
         except StorageError as error:

@@ -46,6 +46,8 @@ class ProviderLimits:
 
     def __init__(self, specs: Iterable[LimitSpec]) -> None:
         self._limits = [_Limit(spec, in_force) for spec in specs if (in_force := spec.in_force()) is not None]
+        # Whether a limit outlives a reboot, so that its sends must be on the disk before they go out.
+        self.is_long = any(limit.spec.period_s >= _RATE_SPAN_S for limit in self._limits)
 
     @property
     def horizon_s(self) -> float:
@@ -71,11 +73,6 @@ class ProviderLimits:
     def gap_s(self) -> float:
         """Time between two calls that a paced quota leaves; 0 where nothing is paced."""
         return max((limit.pace.gap_s for limit in self._limits if limit.pace is not None), default=0.0)
-
-    @property
-    def is_long(self) -> bool:
-        """Whether a limit outlives a reboot, so that its sends must be on the disk before they go out."""
-        return any(limit.spec.period_s >= _RATE_SPAN_S for limit in self._limits)
 
     def free_at(self, now: float, *, paced: bool = True) -> float:
         """When the next call may go; infinity while that depends on calls that are being connected."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
@@ -53,11 +54,12 @@ class SingleFlight(Generic[Value]):
 
         Raises: TimeoutError at the end of the timer; what the call raised.
         """
+        future: asyncio.Future[Value] = asyncio.get_running_loop().create_future()
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._start(key, call, deadline, detached=False)
-        future: asyncio.Future[Value] = asyncio.get_running_loop().create_future()
-        flight.waiting.add(future)
+            flight = self._start(key, call, deadline, future)
+        else:
+            flight.waiting.add(future)
         try:
             if timer is not None and deadline < flight.deadline:
                 await _first(future, timer())
@@ -76,7 +78,7 @@ class SingleFlight(Generic[Value]):
         """Start a call that nobody waits for (a refresh); False where one is in flight already."""
         if key in self._flights:
             return False
-        self._start(key, call, math.inf, detached=True)
+        self._start(key, call, math.inf, None)
         return True
 
     async def close(self) -> None:
@@ -87,11 +89,17 @@ class SingleFlight(Generic[Value]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(
-        self, key: Hashable, call: Callable[[], Awaitable[Value]], deadline: float, *, detached: bool
+        self,
+        key: Hashable,
+        call: Callable[[], Awaitable[Value]],
+        deadline: float,
+        caller: asyncio.Future[Value] | None,
     ) -> _Flight[Value]:
-        flight: _Flight[Value] = _Flight(deadline, detached)
+        flight: _Flight[Value] = _Flight(deadline, caller is None)
+        if caller is not None:
+            flight.waiting.add(caller)
         self._flights[key] = flight
-        flight.task = asyncio.get_running_loop().create_task(self._fly(key, flight, call))
+        flight.task = _task(self._fly(key, flight, call))
         return flight
 
     async def _fly(self, key: Hashable, flight: _Flight[Value], call: Callable[[], Awaitable[Value]]) -> None:
@@ -117,6 +125,17 @@ class SingleFlight(Generic[Value]):
     def _forget(self, key: Hashable, flight: _Flight[Value]) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
+
+
+def _task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task that runs at once, up to where it waits, where Python can do that (3.12).
+
+    It saves a round of the event loop before the request goes out.
+    """
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+    return loop.create_task(coroutine)
 
 
 async def _first(future: asyncio.Future[Value], timer: Coroutine[Any, Any, None]) -> None:

@@ -84,6 +84,7 @@ class AiohttpTransport:
         self._max_body_bytes = max_body_bytes
         self._connections_per_host = connections_per_host
         self._session: aiohttp.ClientSession | None = None
+        self._last_timeout = aiohttp.ClientTimeout()
 
     async def send(self, request: HttpRequest, wire: Wire) -> HttpAnswer:
         """The answer, whatever its status.
@@ -99,7 +100,7 @@ class AiohttpTransport:
                 params=request.params or None,
                 headers=request.headers,
                 json=request.json,
-                timeout=aiohttp.ClientTimeout(total=request.timeout_s),
+                timeout=self._timeout(request.timeout_s),
                 allow_redirects=False,
             ) as response:
                 body = await self._read(response)
@@ -117,6 +118,12 @@ class AiohttpTransport:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    def _timeout(self, seconds: float) -> aiohttp.ClientTimeout:
+        # Nearly always the provider's own: making one costs more than looking.
+        if self._last_timeout.total != seconds:
+            self._last_timeout = aiohttp.ClientTimeout(total=seconds)
+        return self._last_timeout
 
     def _open(self) -> aiohttp.ClientSession:
         self._session = aiohttp.ClientSession(

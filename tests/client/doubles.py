@@ -50,8 +50,8 @@ class StrictTransport:
     async def send(self, request: HttpRequest, wire: Wire) -> HttpAnswer:
         await wire.sent()
         self.requests.append(request)
-        if self._delay_s:
-            await self._clock.sleep(self._rng.uniform(0.0, self._delay_s))
+        # No network answers within the same round of the event loop.
+        await self._clock.sleep(self._rng.uniform(0.0, self._delay_s) if self._delay_s else 0.0)
         now = self._clock.monotonic()
         self.arrivals.append(now)
         for limit, period_s, log in self._windows:
