@@ -14,7 +14,19 @@ from collections.abc import Sequence
 from exporter import __version__
 from exporter.errors import ExporterError
 
-_COMMANDS = ("run", "check", "test", "query", "migrate", "alerts", "why", "maintain", "simulate", "backtest")
+_COMMANDS = (
+    "run",
+    "check",
+    "test",
+    "query",
+    "migrate",
+    "alerts",
+    "why",
+    "maintain",
+    "simulate",
+    "backtest",
+    "tune",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -280,23 +280,33 @@ def mapped(path: str) -> Iterator[bytes | mmap.mmap]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _work(job: _Job, report: Report) -> _Outcome:
-    groups = keep_rules(read_rule_files(job.texts), job.keys)
-    span = job.span
+def load_file(
+    path: str, groups: Sequence[RuleGroup], span: Range, report: Report, *, share: float
+) -> SamplesInMemory:
+    """What the rules read of an OpenMetrics file; `share` is the part of the work that this is.
+
+    Raises: ExpositionError, ConfigError.
+    """
     low_ms = span.start_ms - reach_ms(groups, span.options)
-    with mapped(job.path) as data:
+    with mapped(path) as data:
         size = max(1, len(data))
         stream = OpenMetricsStream(
             data,
-            job.path,
+            path,
             wanted=wanted_series(groups),
-            progress=lambda done: report(_READING_SHARE * done / size, "reading"),
+            progress=lambda done: report(share * done / size, "reading"),
         )
-        history = SamplesInMemory(
+        return SamplesInMemory(
             (run.labels, run.ts_ms, run.values)
             for run in stream
             if run.ts_ms[-1] >= low_ms and run.ts_ms[0] <= span.end_ms
         )
+
+
+def _work(job: _Job, report: Report) -> _Outcome:
+    groups = keep_rules(read_rule_files(job.texts), job.keys)
+    span = job.span
+    history = load_file(job.path, groups, span, report, share=_READING_SHARE)
     reached = _dated(span, report, _READING_SHARE)
     found = replay(groups, history, span.start_ms, span.end_ms, span.options, progress=reached)
     return {alert.rule.key: alert for alert in found.alerts}

@@ -89,6 +89,15 @@ class ReplayOptions:
     stretch_steps: int = STRETCH_STEPS
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """An expression to be looked at on the way: `take` gets its values at the slots of a rule, in order."""
+
+    rule_key: str
+    text: str
+    take: Callable[[Float64s], None]
+
+
 def reach_ms(groups: Sequence[RuleGroup], options: ReplayOptions | None = None) -> int:
     """How far before the start of a backtest its rules read."""
     options = options or ReplayOptions()
@@ -107,12 +116,13 @@ def replay(
     options: ReplayOptions | None = None,
     *,
     progress: Callable[[int], None] = lambda reached_ms: None,  # noqa: ARG005
+    watch: Watch | None = None,
 ) -> Replay:
     """Run rules over history from `start_ms` to `end_ms`, both included, at the slots of live evaluation.
 
     `progress` is called with the time reached. Nothing is active at the start.
     """
-    return _Backtest(groups, history, start_ms, end_ms, options or ReplayOptions()).run(progress)
+    return _Backtest(groups, history, start_ms, end_ms, options or ReplayOptions(), watch).run(progress)
 
 
 class _Backtest:
@@ -125,7 +135,9 @@ class _Backtest:
         start_ms: int,
         end_ms: int,
         options: ReplayOptions,
+        watch: Watch | None,
     ) -> None:
+        self._watch = watch
         self._history = history
         self._start_ms = start_ms
         self._end_ms = end_ms
@@ -148,6 +160,9 @@ class _Backtest:
                 if runner.unit.ahead:
                     runner.stretch(at_ms, last_ms)
             self._step_by_step(at_ms, last_ms)
+            for runner in self._runners:
+                if self._watch is not None and runner.unit.rule.key == self._watch.rule_key:
+                    runner.look(self._watch)
             at_ms = last_ms + 1
             self._storage.truncate(at_ms - self._reach_ms)
             progress(last_ms)
@@ -315,6 +330,23 @@ class _Runner:
             elif transition.kind in (TransitionKind.FIRING, TransitionKind.RESOLVED):
                 instance = transition.instance
                 self._episodes[instance.episode_id] = _episode(instance)
+
+    def look(self, watch: Watch) -> None:
+        """Hand out the values of an expression in the stretch."""
+        if not self._slots:
+            return
+        stretch = self._evaluate(watch.text)
+        if stretch is not None:
+            watch.take(stretch.values.ravel() if stretch.present is None else stretch.values[stretch.present])
+            return
+        for ts_ms in self._slots:
+            self._engines.until.until_ms = ts_ms
+            try:
+                value = self.live()(watch.text, ts_ms - self._offset_ms)
+            except QueryError:
+                continue
+            if isinstance(value, InstantVector):
+                watch.take(value.values)
 
     def result(self) -> tuple[int, AlertReplay] | None:
         """What an alerting rule did, with its place in the order; None for a recording rule."""

@@ -25,7 +25,7 @@ def divide(
     work it then makes the least; series that the worker reads anyway cost nothing.
     """
     costs: list[tuple[frozenset[str], dict[LabelSet, int]]] = []
-    for keys in _components(groups):
+    for keys in components(groups):
         wanted: Callable[[LabelSet], bool] = wanted_series(keep_rules(groups, keys))
         costs.append((keys, {labels: size for labels, size in sizes.items() if wanted(labels)}))
     parts: list[set[str]] = [set() for _ in range(workers)]
@@ -37,7 +37,8 @@ def divide(
     return tuple(frozenset(part) for part in parts if part)
 
 
-def _components(groups: Sequence[RuleGroup]) -> list[frozenset[str]]:
+def components(groups: Sequence[RuleGroup]) -> list[frozenset[str]]:
+    """The keys of rules that read each other, directly or not."""
     rules = [rule for group in groups for rule in group.rules]
     root = list(range(len(rules)))
 
