@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """The sample store on the disk: packed days against rows and against plain arrays, in size and reading time.
 
 usage: python benchmarks/chunks.py [--series 2000] [--days 30] [--row-series 200] [--runs 9]

@@ -53,7 +53,7 @@ where series_id = any($1::int[]) and start_ts >= $2 and start_ts <= $4 and end_t
 _ROLLUPS: Final = f"""
 select {", ".join(COLUMNS)}, stat from quantum_rollups
 where series_id = any($1::int[]) and stat = {LAST} and start_ts >= $2 and start_ts <= $4
-    and end_ts >= $3 - interval '5 minutes' and not quantum_has_samples_day(start_ts)
+    and end_ts >= $3::timestamptz - interval '5 minutes' and not quantum_has_samples_day(start_ts)
 """
 # the part of each chunk that lies in the range; an instant takes at least one sample
 _ESTIMATE: Final = """
@@ -68,7 +68,7 @@ where exists (select from quantum_samples where series_id = id and ts >= $3 and 
     or exists (select from quantum_chunks where series_id = id
         and start_ts >= $2 and start_ts <= $4 and end_ts >= $3)
     or exists (select from quantum_rollups where series_id = id and stat = 5
-        and start_ts >= $2 and start_ts <= $4 and end_ts >= $3 - interval '5 minutes')
+        and start_ts >= $2 and start_ts <= $4 and end_ts >= $3::timestamptz - interval '5 minutes')
 """
 _DAYS: Final = """
 select partition::text as name from quantum_day_partitions_before($1::text::regclass, 'infinity')
