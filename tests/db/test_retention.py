@@ -119,3 +119,21 @@ async def test_without_a_database_it_says_so(own_postgres: Any) -> None:
     with pytest.raises(StorageError):
         await world.retention.apply()
     await world.database.close()
+
+
+async def test_packed_days_go_with_the_samples_and_five_minutes_stay_longer(world: World) -> None:
+    """Chunks have the age of samples, the five-minute history its own; neither is made ahead."""
+    for table, days in (
+        ("quantum_chunks", ("2026-02-20", "2026-03-01")),
+        ("quantum_rollups", ("2026-02-20",) * 2),
+    ):
+        await world.execute(f"select quantum_ensure_day_partitions('{table}', '{days[0]}', '{days[1]}')")
+    await world.execute("select quantum_ensure_day_partitions('quantum_rollups', '2025-02-20', '2025-02-20')")
+    report = await world.retention.apply()
+    assert "quantum_chunks_20260226" in report.dropped
+    assert "quantum_rollups_20250220" in report.dropped
+    tables = await world.tables()
+    assert {name for name in tables if "chunks" in name} == {
+        f"quantum_chunks_{day}" for day in ("20260227", "20260228", "20260301")
+    }
+    assert "quantum_rollups_20260220" in tables
