@@ -26,6 +26,8 @@ _COMMANDS = (
     "simulate",
     "backtest",
     "tune",
+    "export",
+    "import_openmetrics",
 )
 
 
