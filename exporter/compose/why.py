@@ -135,7 +135,10 @@ class WhyService:
             notes.append(
                 f"{explained.left_out} more label sets are left out, those furthest from the threshold"
             )
-        pairs = [pair for pair in _paired(rule, instances, explained) if match_all(matchers, pair[0])]
+        everything = _paired(rule, instances, explained)
+        pairs = [pair for pair in everything if match_all(matchers, pair[0])]
+        if not pairs:  # where nothing is measured, that is the answer for every label set
+            pairs = [pair for pair in everything if pair[2] is not None and pair[2].missing]
         return {
             "name": rule.name,
             "group": view.group.name,

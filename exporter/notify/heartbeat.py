@@ -55,6 +55,7 @@ class Heartbeat:
         self._changed = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
         self._fault = ""
+        self._has_beaten = False
 
     def configure(self, config: HeartbeatConfig) -> None:
         """After a reload: beat there from now on, the first time at once where there was no URL."""
@@ -90,6 +91,7 @@ class Heartbeat:
             self._note("failed", f"the heartbeat failed: {type(error).__name__}")
         else:
             self._note("sent", "")
+            self._has_beaten = True
 
     async def close(self) -> None:
         """Close the session."""
@@ -107,8 +109,10 @@ class Heartbeat:
     def _note(self, outcome: str, fault: str) -> None:
         """Count, and log a fault and its end once; the URL is a secret, its host is not."""
         self._metrics.beats.labels(outcome).inc()
+        starting = outcome == "withheld" and not self._has_beaten
         if fault and fault != self._fault:
-            _log.warning("%s (%s)", fault, urlsplit(self._config.url).hostname)
+            level = logging.INFO if starting else logging.WARNING
+            _log.log(level, "%s (%s)", fault, urlsplit(self._config.url).hostname)
         elif self._fault and not fault:
             _log.info("the heartbeat goes on (%s)", urlsplit(self._config.url).hostname)
         self._fault = fault

@@ -303,6 +303,13 @@ async def test_refusals(there: World) -> None:
     await there.ask(400, alert="High", match="{{")
 
 
+async def test_no_data_is_the_answer_for_every_label_set(there: World) -> None:
+    """Matchers that nothing measured can fit do not hide that nothing is measured."""
+    await there.judge.evaluate()
+    document = await there.ask(alert="Low", match='i="7"')
+    assert document["answer"] == "Low does not fire: no data: nothing answers load"
+
+
 async def test_matchers_choose_instances(there: World) -> None:
     """Only the label sets that match, the closest first."""
     there.judge.hold_series({'load{i="1"}': 2, 'load{i="2"}': 9, 'load{i="3"}': 5})
