@@ -1,12 +1,14 @@
 """The upstream client against bare aiohttp and two HTTP caches, in one run.
 
-    python benchmarks/client.py [hit|overhead|day ...]
+    python benchmarks/client.py [hit|overhead|day|peers ...]
 
 `hit`: cost of a cache hit that gives a parsed object. `overhead`: an uncached call through the client less a
 bare aiohttp GET of the same body, in turn. `day`: a day of traffic replayed on a moved clock: 20 users ask 18
-endpoints, chosen by a seeded Zipf law, in waves of the day; upstream calls with and without the cache. Peers
-(aiohttp-client-cache, hishel) take part in `hit` where they are installed. Medians with
-[min..max]: compare ratios.
+endpoints, chosen by a seeded Zipf law, in waves of the day; upstream calls with and without the cache.
+`peers`: ten busy minutes of that day in twenty seconds of real time over loopback HTTP, without a cache, with
+the client, aiohttp-client-cache and hishel. The peers read the real clock, and hishel counts whole seconds:
+no clock can be moved for them, so that every time is a thirtieth. Peers take part where they are installed.
+Medians with [min..max]: compare ratios.
 """
 
 from __future__ import annotations
@@ -259,7 +261,107 @@ async def day() -> None:
         )
 
 
+_SCALE = 30.0
+_MINUTES = 10.0
+_RATE = 12.0
+
+
+def schedule() -> list[tuple[float, int]]:
+    """(real second, endpoint) of every request of 20 users around noon, in order."""
+    weights = [1.0 / rank**1.1 for rank in range(1, len(TTLS) + 1)]
+    order = list(range(len(TTLS)))
+    random.Random(5).shuffle(order)
+    found = []
+    for seed in range(20):
+        rng, now = random.Random(seed), 0.0
+        while (now := now + rng.expovariate(_RATE / 60)) < _MINUTES * 60:
+            found.append((now / _SCALE, order[rng.choices(range(len(TTLS)), weights)[0]]))
+    return sorted(found)
+
+
+async def replayed(get: Callable[[int], Awaitable[object]]) -> list[float]:
+    """Make every request at its time; microseconds of each."""
+    loop = asyncio.get_running_loop()
+    started, took, tasks = loop.time(), [], []
+
+    async def one(endpoint: int) -> None:
+        began = time.perf_counter()
+        await get(endpoint)
+        took.append((time.perf_counter() - began) * 1e6)
+
+    for at, endpoint in schedule():
+        await asyncio.sleep(max(0.0, started + at - loop.time()))
+        tasks.append(asyncio.create_task(one(endpoint)))
+    await asyncio.gather(*tasks)
+    return took
+
+
+async def peers() -> None:
+    calls = 0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0.2 / _SCALE)
+        ttl_s = round(TTLS[int(request.match_info["endpoint"])] / _SCALE)
+        headers = {"Cache-Control": f"max-age={ttl_s}"}
+        return web.Response(body=BODY, content_type="application/json", headers=headers)
+
+    app = web.Application()
+    app.router.add_get("/{endpoint}", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    base = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    requests = len(schedule())
+
+    async def row(name: str, get: Callable[[int], Awaitable[object]]) -> None:
+        nonlocal calls
+        calls = 0
+        took = await replayed(get)
+        print(
+            f"{name:24s} {requests} requests, {calls} upstream calls, {1 - calls / requests:.1%} fewer,"
+            f" median {statistics.median(took):.0f} us"
+        )
+
+    async with aiohttp.ClientSession() as plain:
+
+        async def bare(endpoint: int) -> object:
+            async with plain.get(f"{base}/{endpoint}") as response:
+                return await response.json()
+
+        await row("no cache", bare)
+    async with ApiClient([provider(base)]) as client:
+        await row(
+            "the client",
+            lambda endpoint: client.get_json("bench", f"/{endpoint}", ttl=TTLS[endpoint] / _SCALE),
+        )
+    if find_spec("aiohttp_client_cache"):
+        from aiohttp_client_cache import CacheBackend, CachedSession
+
+        async with CachedSession(cache=CacheBackend(cache_control=True)) as session:
+
+            async def cached(endpoint: int) -> object:
+                async with session.get(f"{base}/{endpoint}") as response:
+                    return await response.json()
+
+            await row("aiohttp-client-cache", cached)
+    if find_spec("hishel") and find_spec("anysqlite"):
+        import anysqlite
+        import hishel
+        from hishel.httpx import AsyncCacheClient
+
+        connection = await anysqlite.connect(":memory:", isolation_level=None)
+        async with AsyncCacheClient(storage=hishel.AsyncSqliteStorage(connection=connection)) as peer:
+
+            async def stored(endpoint: int) -> object:
+                return (await peer.get(f"{base}/{endpoint}")).json()
+
+            await row("hishel", stored)
+    await runner.cleanup()
+
+
 if __name__ == "__main__":
-    for part in sys.argv[1:] or ["hit", "overhead", "day"]:
+    for part in sys.argv[1:] or ["hit", "overhead", "day", "peers"]:
         print(f"-- {part}")
-        asyncio.run({"hit": hit, "overhead": overhead, "day": day}[part]())
+        asyncio.run({"hit": hit, "overhead": overhead, "day": day, "peers": peers}[part]())
