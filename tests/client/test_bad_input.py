@@ -1,7 +1,8 @@
-"""What a provider may send instead of an answer, over real HTTP: bounded, classified, counted, the key unshown."""
+"""What a provider may send instead of an answer, over real HTTP: bounded, classified, counted."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
 import ssl
@@ -56,7 +57,7 @@ class Events:
 async def test_each_fault_is_one_classified_call(
     kind: FaultKind, outcome: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The error has its kind, the call is counted once under it, one event tells it, and nothing shows the key."""
+    """The error has its kind, the call is counted once, one event tells it, and nothing shows the key."""
     simulator = ProviderSimulator()
     known = simulated(default_providers(), await simulator.start())["coinmarketcap"]
     known = replace(known, api_key=KEY, timeout_ms=300 if kind is FaultKind.TIMEOUT else 15_000)
@@ -90,7 +91,8 @@ async def test_each_fault_is_one_classified_call(
 async def test_a_certificate_that_nobody_signed_is_refused_before_the_key_is_sent(tmp_path: Path) -> None:
     """Kind network, not retried, no request read by the server."""
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
+    await asyncio.to_thread(
+        subprocess.run,
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
          "-keyout", key, "-out", cert, "-days", "1", "-subj", "/CN=localhost"],
         check=True, capture_output=True,
