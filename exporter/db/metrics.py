@@ -73,7 +73,7 @@ class PackingMetrics:
         )
         self.steps = Counter("quantum_packing_steps_total", "Steps of packing done.", registry=registry)
         self.days = Counter(
-            "quantum_packing_days_total", "Days whose rows gave way to chunks.", registry=registry
+            "quantum_packing_partitions_total", "Days whose rows gave way to chunks.", registry=registry
         )
         self.restarts = Counter(
             "quantum_packing_restarts_total",
