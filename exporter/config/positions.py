@@ -19,6 +19,9 @@ from exporter.model.durations import parse_duration
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_NODES = 2_000_000  # expanded through aliases: an alias bomb ends here
+_MAX_DEPTH = 500
+_MANY_OPENINGS = 5000  # fewer cannot nest deeply enough to do harm
+_MAX_CHARACTERS = 4 << 20  # seconds of reading; a file of rules has some ten thousands
 _NULL, _BOOL, _INT, _FLOAT, _STR, _MERGE = (
     f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "merge")
 )
@@ -59,9 +62,14 @@ def parse_yaml(text: str, file: str = "") -> YamlNode:
     """The tree of one YAML document; an empty document is an empty mapping.
 
     Raises: InputError with file, line and column for what is not YAML, a repeated key, a key that is not
-    a scalar, or aliases that expand to over two million nodes.
+    a scalar, a text of over 4 MiB, or aliases that expand to over two million nodes.
     """
+    if len(text) > _MAX_CHARACTERS:
+        line = text.count("\n", 0, _MAX_CHARACTERS) + 1
+        column = _MAX_CHARACTERS - text.rfind("\n", 0, _MAX_CHARACTERS)
+        raise InputError(Problem("too large: over 4 MiB, split it", file, line, column))
     try:
+        _bound_depth(text, file)
         root = yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -86,6 +94,22 @@ def parse_yaml(text: str, file: str = "") -> YamlNode:
         raise InputError(
             Problem("nested too deeply, or an alias that contains itself", file, 1, 1)
         ) from error
+
+
+def _bound_depth(text: str, file: str) -> None:
+    """Refuse what is nested so deeply that composing it would overflow the stack, before that happens."""
+    if sum(text.count(opening) for opening in ("[", "{", "- ", "? ")) < _MANY_OPENINGS:
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                mark = event.start_mark
+                line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+                raise InputError(Problem("not valid YAML: nested too deeply", file, line, column))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 class _Converter:
