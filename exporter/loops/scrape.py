@@ -131,14 +131,14 @@ class ScrapeLoop:
         if gone:  # what their threads have begun is finished first
             await asyncio.gather(*(in_thread(pool, lambda: None) for pool in self._pools))
         # A target that goes on under another configuration keeps its series.
-        heirs = {loop.target.labels: loop.series for loop in gone.values()}
+        heirs = {loop.target.labels: loop for loop in gone.values()}
         for job, target in wanted:
             if (job, target) not in self._loops:
-                series = heirs.pop(target.labels, None)
+                before = heirs.pop(target.labels, None)
                 fetcher = self._fetchers.get(job)
                 if fetcher is None:
                     fetcher = self._fetchers[job] = Fetcher(job.http, user_agent=self._user_agent)
-                self._loops[job, target] = TargetLoop(job, target, fetcher, self._around, series)
+                self._loops[job, target] = TargetLoop(job, target, fetcher, self._around, before)
         for loop in gone.values():
             if loop.target.labels in heirs:
                 await loop.end()

@@ -39,7 +39,10 @@ class Surroundings:
 
 
 class TargetLoop:
-    """Scrapes one target once in each interval, at a place in it that its labels decide."""
+    """Scrapes one target once in each interval, at a place in it that its labels decide.
+
+    `before` is the loop of the same target under a former configuration: its series go on.
+    """
 
     def __init__(
         self,
@@ -47,11 +50,11 @@ class TargetLoop:
         target: Target,
         fetcher: Fetcher,
         around: Surroundings,
-        series: TargetSeries | None = None,
+        before: TargetLoop | None = None,
     ) -> None:
         self.job = job
         self.target = target
-        self.series = series or TargetSeries(target.labels)
+        self.series: TargetSeries = before.series if before is not None else TargetSeries(target.labels)
         self._fetcher = fetcher
         self._around = around
         self._parser = ScrapeParser(
@@ -60,7 +63,7 @@ class TargetLoop:
         )
         self._health = "unknown"
         self._error = ""
-        self._last_ms = 0
+        self._last_ms: int = before._last_ms if before is not None else 0
         self._duration_s = 0.0
 
     async def run(self) -> None:
