@@ -43,7 +43,8 @@ _HEADER_BYTES: Final = 19
 _TRAILER_BYTES: Final = 2
 _SERIES: Final = "select id, name, labels from quantum_series where true"
 _SAMPLES: Final = """
-select series_id, ts, value from quantum_samples where series_id = any($1::int[]) and ts >= $2 and ts <= $3
+select series_id, ts, value from quantum_samples
+where series_id = any('{{{ids}}}'::int[]) and ts >= '{first}' and ts <= '{last}'
 """
 # $2 is where the day of $3 begins, $4 the end; a chunk lies within one UTC day
 _CHUNKS: Final = f"""
@@ -111,9 +112,9 @@ class History:
             # one more than allowed tells that there are too many, without fetching them all
             limit = "" if max_samples is None else f" limit {max_samples + 1}"
             bounds = (_time(start_ms - start_ms % DAY_MS), _time(start_ms), _time(end_ms))
-            await connection.copy_from_query(
-                _SAMPLES + limit, list(series), _time(start_ms), _time(end_ms), output=take, format="binary"
-            )
+            # as text: a COPY takes no parameters, and asyncpg asks the server about each it has to put in
+            samples = _SAMPLES.format(ids=",".join(map(str, series)), first=bounds[1], last=bounds[2])
+            await connection.copy_from_query(samples + limit, output=take, format="binary")
             raw = b"".join(chunks)
             if max_samples is not None:
                 _refuse_above(max_samples, _count(raw))

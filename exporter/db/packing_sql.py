@@ -125,9 +125,10 @@ class PackedDay:
             parts.append(data)
 
         await connection.copy_from_query(
-            f"select series_id, ts, value from {self.hot} where series_id > $1 and series_id <= $2",
-            last, upto, output=take, format="binary",
-        )  # fmt: skip
+            f"select series_id, ts, value from {self.hot} where series_id > {last} and series_id <= {upto}",
+            output=take,
+            format="binary",
+        )
         raw = b"".join(parts)
         rows = np.frombuffer(raw, _ROW, (len(raw) - _FRAME) // _ROW.itemsize, _HEADER)
         bits = rows["value"].astype(np.uint64)

@@ -325,7 +325,7 @@ async def test_optimize_analyzes_and_says_what_it_cannot_do(empty: Any) -> None:
     assert {row["action"] for row in rows.values()} == {"analyzed"}
     assert "maintain optimize" in rows["users"]["remark"]
     assert rows["btc_trades"]["remark"] == "no vacuum needed"
-    assert len(rows) == 10
+    assert len(rows) == 11
 
 
 async def test_partitions_are_made_once_and_by_the_utc_day(empty: Any) -> None:
