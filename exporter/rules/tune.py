@@ -319,7 +319,9 @@ def _candidates(values: Float64s, threshold: float, higher_is_worse: bool) -> li
     if not len(values):
         return []
     tail = np.concatenate([[0.0], np.logspace(-0.3, -5, _CANDIDATES - 2)])
-    levels = np.quantile(values, 1 - tail if higher_is_worse else tail)
+    distinct = np.unique(values)
+    few = len(distinct) <= _CANDIDATES
+    levels = distinct if few else np.quantile(values, 1 - tail if higher_is_worse else tail)
     found = {_rounded(float(level)) for level in levels}
     return sorted(value for value in found if math.isfinite(value) and value != threshold)
 
