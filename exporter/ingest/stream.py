@@ -62,6 +62,7 @@ class OpenMetricsStream:
         self._times: tuple[Bytes, Int64s] | None = None
         self._known: dict[bytes, LabelSet | None] = {}
         self._one_name = True
+        self._last_lines = 0.0
 
     def __iter__(self) -> Iterator[Run]:
         for at, end, prefix, labels in self._stretches():
@@ -117,6 +118,10 @@ class OpenMetricsStream:
     def _run_end(self, at: int, line_end: int, prefix: bytes) -> int:
         """Where the lines end that begin with `prefix`: looked for in growing leaps, then by halving."""
         good, leap, bad = at, line_end + 1 - at, self._end
+        guess = int(self._last_lines * leap)  # series of one file tend to be of one length
+        start = self._data.rfind(b"\n", at, at + guess) + 1 if at + guess < self._end else 0
+        if start > at and self._same(start, prefix):
+            good, leap = start, max(leap, guess // 64)
         while good + leap < self._end:
             start = self._data.rfind(b"\n", good, good + leap) + 1 or good
             if not self._same(start, prefix):
@@ -133,7 +138,9 @@ class OpenMetricsStream:
                 good = middle
             else:
                 bad = middle
-        return bad if self._one_name else self._checked(at, bad, prefix)
+        end = bad if self._one_name else self._checked(at, bad, prefix)
+        self._last_lines = 0.97 * (end - at) / (line_end + 1 - at)
+        return end
 
     def _same(self, at: int, prefix: bytes) -> bool:
         return self._data[at : at + len(prefix)] == prefix
