@@ -1,7 +1,6 @@
-"""Sums along an axis that lose nothing where terms cancel, as Prometheus' compensated sums.
+"""Sums along an axis that lose nothing, as Prometheus' compensated sums.
 
-The plain sum is exact to a few units of the last place where all terms have one sign, and numpy makes it
-fast. Only windows or groups with terms of both signs, or whose sum is not finite, take the slow way.
+The plain sum and what each addition lost are kept apart; whole numbers need no such care.
 """
 
 from __future__ import annotations
@@ -13,31 +12,75 @@ import numpy as np
 from exporter.model.samples import Float64s
 from exporter.promql.seriesset import Bools, Ints
 
+_WIDE = 64  # windows side by side from which on rows are added one by one
+_EXACT = 2.0**53
+_CANCELLED = 2.0**-20  # of the sum of absolute terms: so small a sum stands in digits not looked at
+
 
 def sum_first_axis(values: Float64s) -> Float64s:
-    """Sum over axis 0 of (N, ...); compensated where terms cancel."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        total: Float64s = values.sum(axis=0)
-        if values.shape[0] < 3:
-            return total
-        doubtful = ((values.min(axis=0) < 0) & (values.max(axis=0) > 0)) | ~np.isfinite(total)
-    if bool(doubtful.any()):
-        total = np.array(total)
-        total[doubtful] = compensated(values[:, doubtful])
-    return total
+    """Sum over axis 0 of (N, ...)."""
+    total, carry = _parts(values)
+    found: Float64s = total + carry
+    return found
 
 
 def mean_first_axis(values: Float64s, counts: Float64s | int) -> Float64s:
     """Sum over axis 0 divided by `counts`; incremental where the sum leaves the range of a float."""
-    total = sum_first_axis(values)
+    total, carry = _parts(values)
     with np.errstate(invalid="ignore"):
-        mean: Float64s = total / counts
+        mean: Float64s = total / counts + carry / counts
     large = ~np.isfinite(total)
     if bool(large.any()):
         limits = np.broadcast_to(counts, total.shape)[large]
-        mean = np.array(mean)
         mean[large] = _incremental_mean(values[:, large], limits)
     return mean
+
+
+def _parts(values: Float64s) -> tuple[Float64s, Float64s]:
+    """The plain sum over axis 0 and what it lost; a sum that is not finite is whole in the first."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        if len(values) < 2 or _is_whole(values):
+            total: Float64s = values.sum(axis=0)
+            return total, np.zeros_like(total)
+        total, carry = _by_row(values) if values[0].size >= _WIDE else _by_column(values)
+    doubtful = ~np.isfinite(total)
+    if bool(doubtful.any()):
+        total[doubtful] = compensated(values[:, doubtful])
+        carry[doubtful] = 0.0
+    return total, carry
+
+
+def _is_whole(values: Float64s) -> bool:
+    """Whether all are whole numbers whose sums lose nothing: most counters and many gauges."""
+    if bool((values[0] != np.rint(values[0])).any()):
+        return False
+    largest = max(float(values.max()), -float(values.min()))
+    return largest * len(values) < _EXACT and bool((values == np.rint(values)).all())
+
+
+def _by_row(values: Float64s) -> tuple[Float64s, Float64s]:
+    """Knuth's exact addition row by row, in buffers that stay in the cache."""
+    total = values[0].copy()
+    carry, grown, part, rest = (np.zeros_like(total) for _ in range(4))
+    for row in values[1:]:
+        np.add(total, row, out=grown)
+        np.subtract(grown, total, out=part)
+        np.subtract(grown, part, out=rest)
+        np.subtract(total, rest, out=rest)
+        np.subtract(row, part, out=part)
+        rest += part
+        carry += rest
+        total, grown = grown, total
+    return total, carry
+
+
+def _by_column(values: Float64s) -> tuple[Float64s, Float64s]:
+    """The same for few windows: running sums at once."""
+    totals = np.cumsum(values, axis=0)
+    before, grown, terms = totals[:-1], totals[1:], values[1:]
+    part = grown - before
+    lost = (before - (grown - part)) + (terms - part)
+    return totals[-1].copy(), lost.sum(axis=0)
 
 
 def compensated(values: Float64s) -> Float64s:
@@ -83,27 +126,39 @@ def _incremental_mean(values: Float64s, counts: Float64s) -> Float64s:
 
 
 def sum_groups(values: Float64s, ids: Ints, groups: int) -> Float64s:
-    """Sum of values (S,) for each group (G,); compensated where terms of a group cancel."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        total: Float64s = np.bincount(ids, values, groups).astype(np.float64, copy=False)
-        if bool((values >= 0).all()):
-            doubtful = ~np.isfinite(total)
-        else:
-            doubtful = (np.abs(total) < np.bincount(ids, np.abs(values), groups)) | ~np.isfinite(total)
-    if bool(doubtful.any()):
-        for group, terms in _members(values, ids, doubtful):
-            total[group] = compensated(terms)
-    return total
+    """Sum of values (S,) for each group (G,)."""
+    total, carry = _group_parts(values, ids, groups)
+    found: Float64s = total + carry
+    return found
 
 
 def mean_groups(values: Float64s, ids: Ints, counts: Ints) -> Float64s:
     """Mean of values (S,) for each group (G,); 0 / 0 for a group without any."""
-    total = sum_groups(values, ids, len(counts))
+    total, carry = _group_parts(values, ids, len(counts))
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean: Float64s = total / counts
+        mean: Float64s = total / counts + carry / counts
     for group, terms in _members(values, ids, ~np.isfinite(total)):
         mean[group] = _incremental_mean(terms[:, None], np.array([float(len(terms))]))[0]
     return mean
+
+
+def _group_parts(values: Float64s, ids: Ints, groups: int) -> tuple[Float64s, Float64s]:
+    """The sum of each group and what it lost: the upper digits of all terms add up exactly, then the rest."""
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        size = np.bincount(ids, np.abs(values), groups).astype(np.float64, copy=False)
+        # Adding and taking away 1.5 * 2^(e + 26) rounds to multiples of 2^(e - 26); 2^e is above the sum.
+        shift = np.ldexp(1.5, np.frexp(size)[1] + 26)[ids]
+        upper = (values + shift) - shift
+        high = np.bincount(ids, upper, groups).astype(np.float64, copy=False)
+        low = np.bincount(ids, values - upper, groups).astype(np.float64, copy=False)
+        total: Float64s = high + low
+        carry: Float64s = low - (total - high)
+    doubtful = ~np.isfinite(total) | (np.abs(total) < size * _CANCELLED)
+    if bool(doubtful.any()):
+        for group, terms in _members(values, ids, doubtful):
+            total[group] = compensated(terms)
+        carry[doubtful] = 0.0
+    return total, carry
 
 
 def _members(values: Float64s, ids: Ints, chosen: Bools) -> Iterator[tuple[int, Float64s]]:

@@ -24,9 +24,6 @@ EXCEPTIONS = {
     "konflux-o11y/recording/caching_availability_recording_rules_test.yaml": (
         "a rate over one sample less differs in its last bit, and the comparison is exact"
     ),
-    "konflux-o11y/recording/konflux_ui_availability_recording_rules_test.yaml": (
-        "the mean of equal values differs in its last bits: plain sums where Prometheus compensates"
-    ),
     "kubernetes-mixin/tests/tests.yaml": "written for Prometheus 3: passes here, fails in 2.42",
     "openshift-elasticsearch-operator/test.yml": "a range of n intervals holds one sample less",
     "wikimedia-operations-alerts/team-data-platform/airflow-k8s_test.yaml": "one sample less in a range",
