@@ -49,6 +49,7 @@ from exporter.db.spool import Spool
 from exporter.db.writer import SampleWriter
 from exporter.errors import ConfigError, InputError, StorageError
 from exporter.faults import Faults
+from exporter.ingest.target import REPORT_NAMES
 from exporter.loops.metrics import PipelineMetrics
 from exporter.loops.providers import ProviderPoller
 from exporter.loops.rules import RuleLoop
@@ -419,7 +420,11 @@ class App:
         if self._config.query.url is None:  # else the samples that rules read are elsewhere
             unmatched = UnmatchedRules(
                 self._rules.groups,
-                lambda: self._storage.label_values("__name__"),
+                lambda: [
+                    *self._storage.label_values("__name__"),
+                    # without targets nobody is to be told that no target is there
+                    *(() if self._config.collect.targets else REPORT_NAMES),
+                ],
                 self._clock,
                 self._pipeline,
             )

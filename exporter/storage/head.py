@@ -23,7 +23,7 @@ _ROW_WIDTH = 8  # a smaller batch of series without a block goes to loose column
 _SETTLE_SERIES = 64  # as many loose series at the same times are worth a block
 _SETTLE_SAMPLES = 10_000  # loose samples that make it worth looking
 _SELECTIONS = 1024
-_ROUTES = 256
+_ROUTES = 1024  # a scrape of many series brings a route for each 2000 of them
 _BIRTHS = 200  # births tried against a kept selection
 
 
