@@ -203,6 +203,7 @@ async def measure(url: str, args: argparse.Namespace) -> None:
     await add_rows(connection, hot_day, few, values)
     await add_arrays(connection, hot_day, few, values)
     await connection.execute("vacuum (freeze, analyze)")
+    await connection.execute("checkpoint")  # what the generator wrote is no part of reading
     size = {
         "chunks": await bytes_of(connection, "^quantum_chunks_2") / samples,
         "rows and their key": await bytes_of(connection, f"^quantum_samples_{date_of(hot_day):%Y%m%d}")
