@@ -26,9 +26,7 @@ class QueryMetrics:
             registry=registry,
         )
 
-    def record(
-        self, operation: str, table: str, seconds: float, error: BaseException | None = None
-    ) -> None:
+    def record(self, operation: str, table: str, seconds: float, error: BaseException | None = None) -> None:
         """One query that was timed elsewhere: measured, without an event."""
         outcome = SUCCESS if error is None else outcome_of(error)
         self.duration.labels(operation, table, outcome).observe(seconds)

@@ -39,7 +39,7 @@ def test_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "the last 2 of 6" in out
     assert "recovered" in out
     assert "never" in out
-    assert "█" in out
+    assert any(char in out for char in "▁▂▃▄▅▆▇█")  # how full depends on the width of the terminal
 
 
 def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
