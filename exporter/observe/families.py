@@ -6,6 +6,7 @@ hardly ever changes, so it is kept, and only the numbers are read: some 60 ns a 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -159,7 +160,7 @@ def _readable(instrument: Any) -> bool:
     )
 
 
-class _Instrument:
+class _Instrument(ABC):
     """The children of one instrument and the layout made of them, renewed when the children change."""
 
     def __init__(self, instrument: Any) -> None:
@@ -215,11 +216,13 @@ class _Instrument:
     def _pairs(self, values: tuple[str, ...]) -> Pairs:
         return tuple((name, values[at]) for name, at in self._order)
 
+    @abstractmethod
     def _keys(self, pairs: Pairs) -> tuple[SeriesKey, ...]:
-        raise NotImplementedError
+        """The series of one child."""
 
+    @abstractmethod
     def _prepare(self, children: list[Any]) -> None:
-        raise NotImplementedError
+        """Bind what reads the children's numbers."""
 
 
 class _ScalarSource(_Instrument):

@@ -27,7 +27,7 @@ class Hanging:
         return self.answer
 
     def acquire(self) -> object:
-        raise NotImplementedError
+        raise AssertionError("nothing but probes is asked")
 
 
 async def up(probe: DatabaseProbe) -> float:
