@@ -20,7 +20,7 @@ test: $(VENV)/.installed-test
 
 # Starts the demo as a user would and asks it real questions over HTTP; some minutes long.
 acceptance: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m acceptance -p no:xdist tests/acceptance $(ARGS)
+	$(BIN)/python -m pytest -m acceptance -p no:xdist $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
