@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +79,8 @@ class RemoteApi:
         except TimeoutError as error:
             raise QueryError(f"{self._base} did not answer in time", QueryErrorKind.TIMEOUT) from error
         except aiohttp.ClientError as error:
-            reason = str(error) or type(error).__name__
+            number = error.os_error.errno if isinstance(error, aiohttp.ClientConnectorError) else None
+            reason = os.strerror(number) if number and number > 0 else str(error) or type(error).__name__
             raise QueryError(f"{self._base} does not answer: {reason}", QueryErrorKind.UNAVAILABLE) from error
 
     def _options(self) -> Mapping[str, Any]:
