@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,6 +79,8 @@ class Cluster:
         self._adopted: psutil.Process | None = None
         self._lock_fd: int | None = None
         self._socket_dir: Path | None = None
+        self._turn = threading.Lock()  # a start and a stop come from two threads when the exporter ends
+        self._stopping = threading.Event()
 
     @property
     def pid(self) -> int | None:
@@ -120,9 +123,13 @@ class Cluster:
     def launch(self, deadline_s: float = 60.0) -> None:
         """Start the server, or adopt the one that an earlier, killed exporter left running; wait until ready.
 
-        Raises: StorageError with the end of the server's log where it does not come up in time.
+        Raises: StorageError with the end of the server's log where it does not come up in time, or where
+        `stop` is called meanwhile.
         """
-        until = time.monotonic() + deadline_s
+        with self._turn:
+            self._launch(time.monotonic() + deadline_s)
+
+    def _launch(self, until: float) -> None:
         pause = 0.05
         while True:
             if self._adopt():
@@ -133,6 +140,8 @@ class Cluster:
                 self._spawn(server_account())
                 if self._wait_ready(until):
                     break
+            if self._stopping.is_set():
+                raise StorageError("the embedded Postgres is being stopped")
             # A killed postmaster's children may hold the shared memory for a moment: try again.
             if time.monotonic() + pause > until:
                 raise StorageError(f"the embedded Postgres does not start: {self._log_tail()}")
@@ -145,8 +154,17 @@ class Cluster:
         return self._adopt()
 
     def stop(self, deadline_s: float = 5.0) -> None:
-        """Stop the server: fast, then immediate, then killed, all within the deadline. Releases the lock."""
+        """Stop the server: fast, then immediate, then killed, all within the deadline. Releases the lock.
+
+        A `launch` in another thread is given up first, so that it starts nothing after the stop.
+        """
         until = time.monotonic() + deadline_s
+        self._stopping.set()
+        with self._turn:
+            self._stop(until)
+            self._stopping.clear()
+
+    def _stop(self, until: float) -> None:
         # SIGTERM would wait for clients; SIGINT rolls back and checkpoints; after SIGQUIT the start recovers
         for sig, share in ((signal.SIGINT, 0.7), (signal.SIGQUIT, 0.5), (signal.SIGKILL, 1.0)):
             if self.pid is None:
@@ -282,7 +300,7 @@ class Cluster:
 
     def _wait_ready(self, until: float) -> bool:
         pid_file = self.pgdata / "postmaster.pid"
-        while time.monotonic() < until:
+        while time.monotonic() < until and not self._stopping.is_set():
             pid = self.pid
             if pid is None:
                 return False

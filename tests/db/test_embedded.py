@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,21 @@ async def test_starts_answers_and_stops_quickly(tmp_path: Path) -> None:
     assert time.monotonic() - started < 5
     assert not [process for process in family if process.is_running()]
     assert server.pid is None
+    assert running_url(tmp_path) is None
+
+
+def test_a_stop_during_a_start_leaves_no_server(tmp_path: Path) -> None:
+    """A start under way in another thread gives up when the server is stopped, and starts no other."""
+    cluster = Cluster(tmp_path)
+    cluster.prepare()
+    with ThreadPoolExecutor(1) as pool:
+        start = pool.submit(cluster.launch)
+        while cluster.pid is None:
+            time.sleep(0.001)
+        cluster.stop()
+        with pytest.raises(StorageError, match="being stopped"):
+            start.result(20)
+    assert cluster.pid is None
     assert running_url(tmp_path) is None
 
 
