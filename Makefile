@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run demo test acceptance lint types format clean
+.PHONY: run demo test acceptance docs lint types format clean
 
 run: $(VENV)/.installed
 	$(BIN)/quantum-exporter run $(ARGS)
@@ -21,6 +21,10 @@ test: $(VENV)/.installed-test
 # Starts the demo as a user would and asks it real questions over HTTP; some minutes long.
 acceptance: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m acceptance -p no:xdist $(ARGS)
+
+# The documentation as a site in ./site; a broken link or a page that the menu lacks is an error.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -43,6 +47,10 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@ $(VENV)/.installed
 
 clean:

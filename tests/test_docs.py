@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from exporter.config.reference import option_rows, option_table
 
@@ -39,3 +43,17 @@ def test_links_between_documents_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
             if not target.startswith(("http:", "https:", "mailto:")):
                 assert (page.parent / target).exists(), f"{page.relative_to(root)} links to {target}"
+
+
+def test_every_page_stands_in_the_menu() -> None:
+    """mkdocs.yml names each page of docs/ once, and no other."""
+
+    def pages(entry: Any) -> Iterator[str]:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            for child in entry.values() if isinstance(entry, dict) else entry:
+                yield from pages(child)
+
+    named = list(pages(yaml.safe_load((DOCS.parent / "mkdocs.yml").read_text())["nav"]))
+    assert sorted(named) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
