@@ -5,6 +5,8 @@ lays it out and turns it into Grafana's JSON; `python -m exporter.dashboards` wr
 The JSON is committed, and a test says whether it is current. queries.py reads the queries back out of any
 dashboard and expands Grafana's macros, for checks.
 
+common.py has the panels that stand on more than one dashboard.
+
 Invariants: uids are stable; thresholds are those of the rules (thresholds.py); every panel has a unit, a
 description and a legend. Pure but for `__main__`.
 """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from exporter.dashboards.model import ORANGE, RED, Dashboard, Panel, Row, Variable
-from exporter.dashboards.overview import FIRING_SINCE, SEVERITY, TIMELINE
+from exporter.dashboards.common import SEVERITY, alert_timeline, firing_now, quantile
+from exporter.dashboards.model import Dashboard, Panel, Row, Variable
 from exporter.dashboards.panels import (
     ALERTS_UID,
     by_column,
@@ -16,11 +16,8 @@ from exporter.dashboards.panels import (
     sql,
     stat,
     table,
-    timeline,
-    values,
 )
 
-_STATES = values((1, "pending", ORANGE), (2, "firing", RED))
 # never without a choice: an empty list would be no valid SQL
 _NAMES = """SELECT DISTINCT type FROM system_alerts
 UNION ALL SELECT 'none' WHERE NOT EXISTS (SELECT FROM system_alerts) ORDER BY 1"""
@@ -50,29 +47,8 @@ def alerts() -> Dashboard:
 
 def _now() -> Sequence[Panel]:
     return (
-        timeline(
-            "Pending and firing",
-            prom(TIMELINE, "{{alertname}}"),
-            "Each alert's worst state. A gap: inactive.",
-            mappings=(_STATES,),
-            width=14,
-            height=9,
-            no_value="nothing fired",
-        ),
-        table(
-            "Firing now",
-            prom(FIRING_SINCE, table=True),
-            "Alert instances that fire, and the time since the condition first held.",
-            hidden=("Time", "__name__"),
-            order=("alertname", "severity", "Value"),
-            renamed={"Value": "since", "alertname": "alert"},
-            units={"since": "s"},
-            sort=("since", True),
-            overrides=(severity_column("severity"),),
-            width=10,
-            height=9,
-            no_value="nothing fires",
-        ),
+        alert_timeline("Pending and firing", width=14, height=9),
+        firing_now(width=10, height=9),
     )
 
 
@@ -134,7 +110,6 @@ def _history() -> Sequence[Panel]:
             "short",
             bars=True,
             stacked=True,
-            lowest=0,
             calcs=("sum",),
             no_value="no alert in this period",
         ),
@@ -169,7 +144,7 @@ def _history() -> Sequence[Panel]:
 
 
 def _p95(histogram: str) -> str:
-    return f"histogram_quantile(0.95, sum by (le, receiver) (rate({histogram}_bucket[$__rate_interval])))"
+    return quantile(0.95, histogram, by="receiver")
 
 
 def _notifications() -> Sequence[Panel]:
@@ -182,7 +157,6 @@ def _notifications() -> Sequence[Panel]:
             ),
             "Notifications of the last hour by receiver and outcome.",
             "short",
-            lowest=0,
         ),
         lines(
             "Held back by the cooldown",
@@ -192,14 +166,12 @@ def _notifications() -> Sequence[Panel]:
             ),
             "Firings of the last hour that were not sent.",
             "short",
-            lowest=0,
         ),
         lines(
             "Waiting",
             prom("quantum_notification_queue_length", "{{receiver}}"),
             "Notifications in the outbox, by receiver. Growing: the receiver does not take them.",
             "short",
-            lowest=0,
             steps=good_below(100),
         ),
         lines(
@@ -207,7 +179,6 @@ def _notifications() -> Sequence[Panel]:
             prom(_p95("quantum_notification_latency_seconds"), "{{receiver}}"),
             "Time from the decision to send to the delivery, retries included.",
             "s",
-            lowest=0,
         ),
         lines(
             "Alertmanager",
@@ -227,7 +198,6 @@ def _notifications() -> Sequence[Panel]:
             ),
             "Alerts handed to each Alertmanager in the last hour.",
             "short",
-            lowest=0,
             no_value="no Alertmanager is configured",
         ),
         lines(
@@ -238,7 +208,6 @@ def _notifications() -> Sequence[Panel]:
             ),
             "1: alert state waits in a file on disk until the database is back.",
             "short",
-            lowest=0,
             stepped=True,
         ),
         table(
@@ -258,6 +227,5 @@ def _notifications() -> Sequence[Panel]:
             prom(_p95("quantum_notification_duration_seconds"), "{{receiver}}"),
             "Time of one delivery.",
             "s",
-            lowest=0,
         ),
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exporter.dashboards import thresholds as limits
+from exporter.dashboards.common import database_up, durations
 from exporter.dashboards.model import Dashboard, Panel, Row, Variable
 from exporter.dashboards.panels import (
-    UP_DOWN,
     alert_links,
     good_above,
     good_below,
-    heatmap,
     lines,
     prom,
     sql,
@@ -40,27 +39,10 @@ def database() -> Dashboard:
     )
 
 
-def quantile(share: float, by: str = "") -> str:
-    """Query time at a quantile, by labels."""
-    inner = f"sum by (le{', ' + by if by else ''}) "
-    rate = f"rate(quantum_db_query_duration_seconds_bucket{{{_OF}}}[$__rate_interval])"
-    return f"histogram_quantile({share}, {inner}({rate}))"
-
-
 def _state() -> Sequence[Panel]:
     used = "quantum_postgres_connections_used / quantum_postgres_max_connections"
     return (
-        stat(
-            "Database",
-            prom("quantum_database_up", "database"),
-            "Whether Postgres answers within 5 s.",
-            "none",
-            mappings=(UP_DOWN,),
-            steps=good_above(1),
-            graph=False,
-            filled=True,
-            links=alert_links("DatabaseConnectionLost"),
-        ),
+        database_up(filled=True),
         stat(
             "Probe",
             prom("quantum_database_probe_duration_seconds", "time"),
@@ -95,33 +77,21 @@ def _state() -> Sequence[Panel]:
 
 
 def _queries() -> Sequence[Panel]:
-    buckets = f"sum by (le) (increase(quantum_db_query_duration_seconds_bucket{{{_OF}}}[$__rate_interval]))"
     rate = f"sum by (operation) (rate(quantum_db_query_duration_seconds_count{{{_OF}}}[$__rate_interval]))"
     failed = (
         "sum by (table) (rate(quantum_db_query_duration_seconds_count"
         f'{{{_OF},outcome!="success"}}[$__rate_interval]))'
     )
     return (
-        heatmap("Query time", buckets, "Queries by duration. Darker: more queries.", "s"),
-        lines(
-            "Query time quantiles",
-            (
-                prom(quantile(0.5), "p50"),
-                prom(quantile(0.95), "p95"),
-                prom(quantile(0.99), "p99"),
-            ),
-            "The target for p95 is 100 ms.",
-            "s",
-            steps=good_below(limits.QUERY_P95_S),
-            lowest=0,
-        ),
-        lines(
-            "p95 by table",
-            prom(quantile(0.95, "table"), "{{table}}"),
-            "95 of 100 queries were faster.",
-            "s",
-            steps=good_below(limits.QUERY_P95_S),
-            lowest=0,
+        *durations(
+            "Query time",
+            "quantum_db_query_duration_seconds",
+            _OF,
+            "table",
+            limits.QUERY_P95_S,
+            what="queries",
+            target="The target for p95 is 100 ms.",
+            alert="QueryLatencyHigh",
         ),
         lines(
             "Queries",
@@ -129,7 +99,6 @@ def _queries() -> Sequence[Panel]:
             "Queries per second by operation.",
             "reqps",
             stacked=True,
-            lowest=0,
             width=6,
         ),
         lines(
@@ -138,7 +107,6 @@ def _queries() -> Sequence[Panel]:
             "Queries per second that failed, by table.",
             "reqps",
             stacked=True,
-            lowest=0,
             width=6,
             no_value="none failed",
         ),
@@ -187,7 +155,6 @@ def _persistence() -> Sequence[Panel]:
             ),
             "Samples per second on their way.",
             "cps",
-            lowest=0,
             width=8,
             height=8,
         ),
@@ -199,7 +166,6 @@ def _persistence() -> Sequence[Panel]:
             ),
             "What an outage leaves behind, and how fast it is caught up.",
             "short",
-            lowest=0,
         ),
         lines(
             "Events",
@@ -210,7 +176,6 @@ def _persistence() -> Sequence[Panel]:
             ),
             "Rows of performance_metrics per second.",
             "cps",
-            lowest=0,
         ),
     )
 
@@ -225,7 +190,6 @@ def _postgres() -> Sequence[Panel]:
             ),
             "Client connections of this database by state.",
             "short",
-            lowest=0,
         ),
         lines(
             "Transactions",
@@ -235,7 +199,6 @@ def _postgres() -> Sequence[Panel]:
             ),
             "Transactions per second.",
             "ops",
-            lowest=0,
         ),
         lines(
             "Oldest",
@@ -245,7 +208,6 @@ def _postgres() -> Sequence[Panel]:
             ),
             "Age of the oldest open transaction and of the oldest running query.",
             "s",
-            lowest=0,
             width=8,
             steps=good_below(300),
         ),
@@ -255,7 +217,6 @@ def _postgres() -> Sequence[Panel]:
             "Locks in this database by mode; AccessExclusiveLock stops readers too.",
             "short",
             stacked=True,
-            lowest=0,
             width=8,
         ),
         lines(
@@ -268,7 +229,6 @@ def _postgres() -> Sequence[Panel]:
             ),
             "Deadlocks and conflicts of the last hour; queries over 1 s and transactions over 5 min now.",
             "short",
-            lowest=0,
             width=8,
         ),
         lines(
@@ -280,7 +240,6 @@ def _postgres() -> Sequence[Panel]:
             "Blocks per second.",
             "ops",
             stacked=True,
-            lowest=0,
             width=8,
         ),
         lines(
@@ -288,7 +247,6 @@ def _postgres() -> Sequence[Panel]:
             prom("rate(quantum_postgres_temp_bytes_total[$__rate_interval])", "written"),
             "Sorts and joins that did not fit in work_mem.",
             "Bps",
-            lowest=0,
             width=8,
         ),
         lines(
@@ -300,7 +258,6 @@ def _postgres() -> Sequence[Panel]:
             "How far this server is behind its primary; nothing on a primary.",
             "short",
             no_value="this is the primary",
-            lowest=0,
             width=8,
         ),
     )
@@ -314,14 +271,12 @@ def _tables() -> Sequence[Panel]:
             "With indexes and TOAST.",
             "bytes",
             stacked=True,
-            lowest=0,
         ),
         lines(
             "Dead rows",
             prom("quantum_postgres_table_dead_rows_ratio", "{{table}}"),
             "Share of rows that vacuum has not taken back.",
             "percentunit",
-            lowest=0,
             highest=1,
             steps=good_below(0.2),
         ),
@@ -333,7 +288,6 @@ def _tables() -> Sequence[Panel]:
             ),
             "Scans per second of whole tables; on a large table an index may be missing.",
             "ops",
-            lowest=0,
         ),
         table(
             "Tables",

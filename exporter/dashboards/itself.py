@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from exporter.dashboards.common import quantile, snapshot_age
 from exporter.dashboards.model import GREEN, RED, Dashboard, Panel, Row
 from exporter.dashboards.panels import (
     YES_NO,
@@ -68,14 +69,7 @@ def _state() -> Sequence[Panel]:
             steps=good_above(1),
             graph=False,
         ),
-        stat(
-            "Snapshot age",
-            prom("time() - quantum_snapshot_last_timestamp_seconds", "age"),
-            "Time since the registry was last copied into the head.",
-            "s",
-            steps=good_below(45, 120),
-            links=alert_links("MetricsPipelineStalled"),
-        ),
+        snapshot_age(),
         stat(
             "Evaluation overdue",
             prom(oldest, "overdue"),
@@ -102,7 +96,6 @@ def _process() -> Sequence[Panel]:
             prom("rate(quantum_process_cpu_seconds_total[$__rate_interval])", "cores"),
             "Cores that the program uses.",
             "none",
-            lowest=0,
             decimals=3,
             width=8,
         ),
@@ -114,7 +107,6 @@ def _process() -> Sequence[Panel]:
             ),
             "Memory of the process.",
             "bytes",
-            lowest=0,
             width=8,
         ),
         lines(
@@ -122,7 +114,6 @@ def _process() -> Sequence[Panel]:
             prom("quantum_event_loop_lag_seconds", "lag"),
             "Longest delay of the event loop: something computes where it should wait.",
             "s",
-            lowest=0,
             width=8,
             steps=good_below(0.25),
         ),
@@ -134,7 +125,6 @@ def _process() -> Sequence[Panel]:
             ),
             "File descriptors.",
             "short",
-            lowest=0,
             width=8,
             height=6,
         ),
@@ -143,7 +133,6 @@ def _process() -> Sequence[Panel]:
             prom("quantum_process_threads", "threads"),
             "Threads of the process.",
             "short",
-            lowest=0,
             width=8,
             height=6,
         ),
@@ -152,7 +141,6 @@ def _process() -> Sequence[Panel]:
             prom("sum by (component) (increase(quantum_faults_total[1h]))", "{{component}}"),
             "Isolated errors of the last hour, by component.",
             "short",
-            lowest=0,
             width=8,
             height=6,
             no_value="none",
@@ -172,7 +160,6 @@ def _head() -> Sequence[Panel]:
             ),
             "What is in memory.",
             "short",
-            lowest=0,
         ),
         lines(
             "Refused and missed",
@@ -185,7 +172,6 @@ def _head() -> Sequence[Panel]:
             ),
             "Samples that the head refused and snapshot slots that passed unused, in the last hour.",
             "short",
-            lowest=0,
             width=24,
             height=6,
         ),
@@ -200,14 +186,12 @@ def _rules() -> Sequence[Panel]:
             prom("quantum_rule_group_last_duration_seconds", "{{group}}"),
             "Time of each group's last evaluation.",
             "s",
-            lowest=0,
         ),
         lines(
             "Share of the interval",
             prom(share, "{{group}}"),
             "Evaluation time over the interval. At 1 a group misses slots.",
             "percentunit",
-            lowest=0,
             steps=good_below(0.5, 1),
         ),
         lines(
@@ -218,7 +202,6 @@ def _rules() -> Sequence[Panel]:
             ),
             "Rule evaluations of the last hour that failed.",
             "short",
-            lowest=0,
             width=8,
         ),
         lines(
@@ -229,7 +212,6 @@ def _rules() -> Sequence[Panel]:
             ),
             "Group slots of the last hour that passed unused.",
             "short",
-            lowest=0,
             width=8,
         ),
         lines(
@@ -238,7 +220,6 @@ def _rules() -> Sequence[Panel]:
             "Alert instances, pending and firing.",
             "short",
             stacked=True,
-            lowest=0,
             width=8,
         ),
         table(
@@ -279,7 +260,6 @@ def _collectors() -> Sequence[Panel]:
             prom("quantum_collector_duration_seconds", "{{collector}}"),
             "Time of each collector's last run.",
             "s",
-            lowest=0,
             height=10,
         ),
         lines(
@@ -291,7 +271,6 @@ def _collectors() -> Sequence[Panel]:
             ),
             "Runs of the last hour that gave nothing. Skipped: the run before had not ended.",
             "short",
-            lowest=0,
             no_value="none",
         ),
         lines(
@@ -302,23 +281,20 @@ def _collectors() -> Sequence[Panel]:
             ),
             "Values of the last hour that are no samples: text, NULL, double label sets.",
             "short",
-            lowest=0,
             no_value="none",
         ),
     )
 
 
 def _queries() -> Sequence[Panel]:
-    buckets = "sum by (le) (rate(quantum_query_duration_seconds_bucket[$__rate_interval]))"
-    p95 = f"histogram_quantile(0.95, {buckets})"
+    p95 = quantile(0.95, "quantum_query_duration_seconds")
     return (
-        lines("Query time, p95", prom(p95, "p95"), "PromQL queries over HTTP.", "s", lowest=0, width=8),
+        lines("Query time, p95", prom(p95, "p95"), "PromQL queries over HTTP.", "s", width=8),
         lines(
             "Queries running",
             prom("quantum_queries_running", "running"),
             "PromQL queries under way.",
             "short",
-            lowest=0,
             width=8,
         ),
         lines(
@@ -326,7 +302,6 @@ def _queries() -> Sequence[Panel]:
             prom("sum(increase(quantum_query_failures_total[1h]))", "failed"),
             "PromQL queries of the last hour that failed.",
             "short",
-            lowest=0,
             width=8,
         ),
     )

@@ -5,20 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exporter.dashboards import thresholds as limits
-from exporter.dashboards.model import BLUE, GREEN, ORANGE, RED, Dashboard, Panel, Row, Step, Variable
+from exporter.dashboards.common import (
+    REAL,
+    SEVERITY,
+    accuracy,
+    active_trades,
+    alert_timeline,
+    data_quality,
+    database_up,
+    firing_now,
+    snapshot_age,
+)
+from exporter.dashboards.model import BLUE, GREEN, ORANGE, RED, Dashboard, Panel, Row, Step
 from exporter.dashboards.panels import (
-    UP_DOWN,
     alert_links,
-    by_column,
     good_above,
     good_below,
     lines,
     prom,
-    severity_column,
     sql,
     stat,
     table,
-    timeline,
     values,
 )
 
@@ -26,20 +33,10 @@ _HEALTH = """clamp_max(
   2 * (count(ALERTS{alertstate="firing",severity="critical"}) or vector(0))
   + ((count(ALERTS{alertstate="firing",severity="warning"}) or vector(0)) > bool 0),
 2)"""
-_STATES = values((0, "inactive", GREEN), (1, "pending", ORANGE), (2, "firing", RED))
-TIMELINE = (
-    'max by (alertname, severity) ((2 * ALERTS{alertstate="firing",severity=~"$severity"}) '
-    'or ALERTS{alertstate="pending",severity=~"$severity"})'
-)
-FIRING_SINCE = (
-    '(time() - ALERTS_FOR_STATE{severity=~"$severity"}) '
-    'and ignoring (alertstate) ALERTS{alertstate="firing",severity=~"$severity"}'
-)
-SEVERITY = Variable("severity", "Severity", "critical,warning,info", custom=True)
 
 
 def _firing(severity: str) -> str:
-    return f'count(ALERTS{{alertstate="firing",severity="{severity}"}}) or vector(0)'
+    return f'count(ALERTS{{alertstate="firing",severity="{severity}",{REAL}}}) or vector(0)'
 
 
 def overview() -> Dashboard:
@@ -96,17 +93,7 @@ def _state() -> Sequence[Panel]:
             steps=(Step(None, GREEN), Step(1, BLUE)),
             width=3,
         ),
-        stat(
-            "Database",
-            prom("quantum_database_up", "database"),
-            "Whether Postgres answers within 5 s.",
-            "none",
-            mappings=(UP_DOWN,),
-            steps=good_above(1),
-            graph=False,
-            width=3,
-            links=alert_links("DatabaseConnectionLost"),
-        ),
+        database_up(width=3),
         stat(
             "Providers up",
             prom("sum(quantum_provider_up) / count(quantum_provider_up)", "share"),
@@ -116,54 +103,14 @@ def _state() -> Sequence[Panel]:
             width=3,
             links=alert_links("AllApisFailing"),
         ),
-        stat(
-            "Snapshot age",
-            prom("time() - quantum_snapshot_last_timestamp_seconds", "age"),
-            "Time since the registry was last copied into the head. Rules see nothing newer.",
-            "s",
-            steps=good_below(45, 120),
-            width=3,
-            links=alert_links("MetricsPipelineStalled"),
-        ),
+        snapshot_age(width=3),
     )
 
 
 def _alerts() -> Sequence[Panel]:
     return (
-        table(
-            "Firing now",
-            prom(FIRING_SINCE, table=True),
-            "Alert instances that fire. Since: time since the condition first held, pending included.",
-            hidden=("Time", "__name__"),
-            order=("alertname", "severity", "Value"),
-            renamed={"Value": "since", "alertname": "alert"},
-            units={"since": "s"},
-            sort=("since", True),
-            overrides=(
-                severity_column("severity"),
-                by_column(
-                    "alert",
-                    links=[
-                        {
-                            "title": "History of ${__value.raw}",
-                            "url": "/d/quantum-alerts?var-alertname=${__value.raw}",
-                        },
-                    ],
-                ),
-            ),
-            width=12,
-            height=9,
-            no_value="nothing fires",
-        ),
-        timeline(
-            "Alerts over time",
-            prom(TIMELINE, "{{alertname}}"),
-            "Each alert's worst state. A gap: inactive.",
-            mappings=(_STATES,),
-            width=12,
-            height=9,
-            no_value="nothing fired",
-        ),
+        firing_now(width=12, height=9),
+        alert_timeline("Alerts over time", width=12, height=9),
     )
 
 
@@ -199,23 +146,9 @@ def _platform() -> Sequence[Panel]:
             "Upstream calls, retries among them.",
             "short",
         ),
-        stat(
-            "Data quality (3 h)",
-            prom("quantum_data_quality_ratio", "quality"),
-            "Mean data quality of the snapshots of the last 3 hours.",
-            "percentunit",
-            steps=good_above(limits.DATA_QUALITY_RATIO),
-            links=alert_links("DataQualityLow"),
-        ),
-        stat(
-            "Prediction accuracy",
-            prom("quantum_prediction_accuracy_ratio", "accuracy"),
-            "Newest overall accuracy of the predictions.",
-            "percentunit",
-            steps=good_above(limits.ACCURACY_RATIO),
-            links=alert_links("AccuracyDrop"),
-        ),
-        stat("Active trades", prom("quantum_trades_active", "active"), "Trades with status ACTIVE.", "short"),
+        data_quality(),
+        accuracy(),
+        active_trades(),
         lines(
             "Upstream calls by outcome",
             prom("60 * sum by (outcome) (rate(quantum_api_requests_total[$__rate_interval]))", "{{outcome}}"),
@@ -241,7 +174,6 @@ def _machine() -> Sequence[Panel]:
             prom("quantum_system_cpu_usage_ratio", "in use"),
             "Share of all cores in use.",
             "percentunit",
-            lowest=0,
             highest=1,
             width=8,
             steps=good_below(0.9),
@@ -255,7 +187,6 @@ def _machine() -> Sequence[Panel]:
             ),
             "Memory of the machine.",
             "bytes",
-            lowest=0,
             width=8,
         ),
         lines(
@@ -263,7 +194,6 @@ def _machine() -> Sequence[Panel]:
             prom(disks, "{{mountpoint}}"),
             "Share of each disk in use.",
             "percentunit",
-            lowest=0,
             highest=1,
             width=8,
             steps=good_below(0.9),
@@ -273,7 +203,6 @@ def _machine() -> Sequence[Panel]:
             prom("quantum_system_load1", "1 min"),
             "Processes that run or wait for a core or a disk.",
             "short",
-            lowest=0,
             width=12,
         ),
         lines(
@@ -284,7 +213,6 @@ def _machine() -> Sequence[Panel]:
             ),
             "Bytes per second over all interfaces.",
             "Bps",
-            lowest=0,
             width=12,
         ),
     )

@@ -60,6 +60,14 @@ def alert_links(*alerts: str) -> tuple[Link, ...]:
     )
 
 
+def alert_history_link() -> Mapping[str, Any]:
+    """From a cell with an alert's name to its episodes."""
+    return {
+        "title": "Episodes of ${__value.raw}",
+        "url": f"/d/{ALERTS_UID}?var-alertname=${{__value.raw}}&${{__url_time_range}}",
+    }
+
+
 def stat(
     title: str,
     queries: Query | Sequence[Query],
@@ -98,9 +106,10 @@ def lines(
     bars: bool = False,
     calcs: Sequence[str] = ("lastNotNull", "max"),
     stepped: bool = False,
+    lowest: float | None = 0,
     **rest: Any,
 ) -> Panel:
-    """Lines over time; thresholds are drawn as dashed lines."""
+    """Lines over time, thresholds as dashed lines. The axis begins at `lowest` (None: where the data do)."""
     custom = {
         "drawStyle": "bars" if bars else "line",
         "lineInterpolation": "stepAfter" if stepped else "linear",
@@ -136,6 +145,7 @@ def lines(
         steps=steps,
         options=options,
         custom=custom,
+        lowest=lowest,
         **rest,
     )
 
@@ -149,7 +159,7 @@ def bar_gauge(
     steps: tuple[Step, ...],
     **rest: Any,
 ) -> Panel:
-    """A bar for each series, newest value."""
+    """A bar for each series, newest value, from zero."""
     options = {
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         "displayMode": "lcd",
@@ -160,7 +170,15 @@ def bar_gauge(
         "sizing": "auto",
     }
     return Panel(
-        title, "bargauge", _queries(queries), description, unit, steps=steps, options=options, **rest
+        title,
+        "bargauge",
+        _queries(queries),
+        description,
+        unit,
+        steps=steps,
+        options=options,
+        lowest=0,
+        **rest,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exporter.dashboards import thresholds as limits
+from exporter.dashboards.common import accuracy, active_trades, data_quality
 from exporter.dashboards.model import BLUE, Dashboard, Panel, Row, Step, Variable
 from exporter.dashboards.panels import (
     alert_links,
@@ -44,24 +45,8 @@ def trading() -> Dashboard:
 def _signals() -> Sequence[Panel]:
     users = "quantum_users_active_last_24h / quantum_users_active_previous_24h"
     return (
-        stat(
-            "Accuracy",
-            prom("quantum_prediction_accuracy_ratio", "accuracy"),
-            "Newest overall accuracy of the predictions.",
-            "percentunit",
-            steps=good_above(limits.ACCURACY_RATIO),
-            height=5,
-            links=alert_links("AccuracyDrop"),
-        ),
-        stat(
-            "Data quality (3 h)",
-            prom("quantum_data_quality_ratio", "quality"),
-            "Mean data quality of the snapshots of the last 3 hours.",
-            "percentunit",
-            steps=good_above(limits.DATA_QUALITY_RATIO),
-            height=5,
-            links=alert_links("DataQualityLow"),
-        ),
+        accuracy(height=5),
+        data_quality(height=5),
         stat(
             "Mean confidence",
             prom("quantum_trades_confidence_ratio", "confidence"),
@@ -69,13 +54,7 @@ def _signals() -> Sequence[Panel]:
             "percentunit",
             height=5,
         ),
-        stat(
-            "Active trades",
-            prom("quantum_trades_active", "active"),
-            "Trades with status ACTIVE.",
-            "short",
-            height=5,
-        ),
+        active_trades(height=5),
         stat(
             "Trades in 24 h",
             prom("quantum_trades_generated_24h", "generated"),
@@ -100,7 +79,6 @@ def _signals() -> Sequence[Panel]:
             ),
             "Share of predictions that hit, overall and by timeframe.",
             "percentunit",
-            lowest=0,
             highest=1,
             steps=good_above(limits.ACCURACY_RATIO),
             calcs=("lastNotNull", "min"),
@@ -110,7 +88,6 @@ def _signals() -> Sequence[Panel]:
             prom("quantum_data_quality_ratio", "mean of 3 h"),
             "DataQualityLow fires under 70 %.",
             "percentunit",
-            lowest=0,
             highest=1,
             steps=good_above(limits.DATA_QUALITY_RATIO),
             calcs=("lastNotNull", "min"),
@@ -130,7 +107,6 @@ def _trades() -> Sequence[Panel]:
             "All trades by status.",
             "short",
             stacked=True,
-            lowest=0,
         ),
         bar_gauge(
             "Active trades by timeframe",
@@ -141,7 +117,6 @@ def _trades() -> Sequence[Panel]:
             "Trades with status ACTIVE.",
             "short",
             steps=(Step(None, BLUE),),
-            lowest=0,
         ),
         table(
             "Outcome by timeframe",
@@ -182,7 +157,6 @@ def _trades() -> Sequence[Panel]:
             ),
             "Users with a trade generated. UserEngagementDrop fires under 75 % of the day before.",
             "short",
-            lowest=0,
             links=alert_links("UserEngagementDrop"),
         ),
         lines(
@@ -190,7 +164,6 @@ def _trades() -> Sequence[Panel]:
             prom("quantum_trades_confidence_ratio", "active trades"),
             "Mean confidence of the active trades.",
             "percentunit",
-            lowest=0,
             highest=1,
         ),
     )
@@ -243,7 +216,6 @@ def _anomalies() -> Sequence[Panel]:
             "short",
             stacked=True,
             bars=True,
-            lowest=0,
             width=8,
             height=5,
             calcs=("max",),
@@ -273,7 +245,6 @@ def _anomalies() -> Sequence[Panel]:
             "short",
             bars=True,
             stacked=True,
-            lowest=0,
             width=8,
             calcs=("sum",),
             no_value="no anomaly in this period",
@@ -289,6 +260,7 @@ def _market() -> Sequence[Panel]:
             "The same coin as each provider quotes it.",
             "currencyUSD",
             calcs=("lastNotNull", "min", "max"),
+            lowest=None,
             width=16,
         ),
         lines(
@@ -297,7 +269,6 @@ def _market() -> Sequence[Panel]:
             "Highest less lowest price over the median. Providers that disagree: one is stale or wrong.",
             "percentunit",
             decimals=3,
-            lowest=0,
             width=8,
         ),
         lines(
@@ -305,6 +276,7 @@ def _market() -> Sequence[Panel]:
             prom(f"quantum_btc_market_cap_usd{{{_OF}}}", "{{provider}}"),
             "Price times coins in circulation.",
             "currencyUSD",
+            lowest=None,
             width=8,
         ),
         lines(
@@ -312,7 +284,6 @@ def _market() -> Sequence[Panel]:
             prom(f"quantum_btc_volume_24h_usd{{{_OF}}}", "{{provider}}"),
             "As each provider counts it.",
             "currencyUSD",
-            lowest=0,
             width=8,
         ),
         lines(
@@ -320,7 +291,6 @@ def _market() -> Sequence[Panel]:
             prom(f"quantum_market_sentiment_ratio{{{_OF}}}", "{{provider}}"),
             "0 is all negative, 1 all positive.",
             "percentunit",
-            lowest=0,
             highest=1,
             width=8,
             no_value="no provider of sentiment is on",
@@ -331,7 +301,6 @@ def _market() -> Sequence[Panel]:
             "How far each provider's price is from the median of all.",
             "percentunit",
             decimals=3,
-            lowest=0,
             width=8,
         ),
         lines(
@@ -339,7 +308,6 @@ def _market() -> Sequence[Panel]:
             prom(f"quantum_provider_data_age_seconds{{{_OF}}}", "{{provider}}"),
             "Time since each provider made the data that it gave last.",
             "s",
-            lowest=0,
             width=8,
         ),
         lines(
@@ -347,7 +315,6 @@ def _market() -> Sequence[Panel]:
             prom(f"quantum_btc_price_unchanged_seconds{{{_OF}}}", "{{provider}}"),
             "A price that stands still for long comes from a source that has stopped.",
             "s",
-            lowest=0,
             width=8,
         ),
         lines(
@@ -355,6 +322,7 @@ def _market() -> Sequence[Panel]:
             prom("quantum_bitcoin_hash_rate_hashes_per_second", "{{provider}}"),
             "Estimated work of the Bitcoin network, hashes per second.",
             "Hs",
+            lowest=None,
             width=12,
             height=6,
         ),
@@ -369,6 +337,7 @@ def _market() -> Sequence[Panel]:
             ),
             "Mean price and deviation from the prediction at the platform's own snapshots.",
             "short",
+            lowest=None,
             width=12,
             height=6,
         ),

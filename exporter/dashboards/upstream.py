@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exporter.dashboards import thresholds as limits
+from exporter.dashboards.common import durations, quantile
 from exporter.dashboards.model import GREEN, ORANGE, RED, Dashboard, Panel, Row, Variable
 from exporter.dashboards.panels import (
     UP_DOWN,
@@ -12,7 +13,6 @@ from exporter.dashboards.panels import (
     bar_gauge,
     good_above,
     good_below,
-    heatmap,
     lines,
     prom,
     sql,
@@ -44,13 +44,6 @@ def upstream() -> Dashboard:
     )
 
 
-def quantile(share: float, by: str = "") -> str:
-    """The latency at a quantile, by labels."""
-    inner = f"sum by (le{', ' + by if by else ''}) "
-    rate = f"rate(quantum_api_request_duration_seconds_bucket{{{_OF}}}[$__rate_interval])"
-    return f"histogram_quantile({share}, {inner}({rate}))"
-
-
 def _ratio(selector: str, window: str, by: str = "") -> str:
     group = f" by ({by})" if by else ""
     top = f"sum{group} (rate(quantum_api_requests_total{{{_OF},{selector}}}[{window}]))"
@@ -79,7 +72,6 @@ def _providers() -> Sequence[Panel]:
             prom(_ratio('outcome="success"', "1h", "provider"), "{{provider}}"),
             "Share of calls of the last hour that succeeded.",
             "percentunit",
-            lowest=0,
             highest=1,
             steps=good_above(limits.RELIABILITY_RATIO),
             width=12,
@@ -101,7 +93,6 @@ def _providers() -> Sequence[Panel]:
             "s",
             width=12,
             height=7,
-            lowest=0,
         ),
         table(
             "Last 24 hours by API",
@@ -124,34 +115,20 @@ def _providers() -> Sequence[Panel]:
 
 
 def _latency() -> Sequence[Panel]:
-    buckets = (
-        f"sum by (le) (increase(quantum_api_request_duration_seconds_bucket{{{_OF}}}[$__rate_interval]))"
-    )
     mean = (
         f"sum by (provider) (rate(quantum_api_request_duration_seconds_sum{{{_OF}}}[1h])) "
         f"/ sum by (provider) (rate(quantum_api_request_duration_seconds_count{{{_OF}}}[1h]))"
     )
     return (
-        heatmap("Latency", buckets, "Calls by duration. Darker: more calls.", "s"),
-        lines(
-            "Latency quantiles",
-            (
-                prom(quantile(0.5), "p50"),
-                prom(quantile(0.95), "p95"),
-                prom(quantile(0.99), "p99"),
-            ),
-            "All chosen providers together. The target for p95 is 500 ms.",
-            "s",
-            steps=good_below(limits.API_P95_S),
-            lowest=0,
-        ),
-        lines(
-            "p95 by provider",
-            prom(quantile(0.95, "provider"), "{{provider}}"),
-            "95 of 100 calls were faster.",
-            "s",
-            steps=good_below(limits.API_P95_S),
-            lowest=0,
+        *durations(
+            "Latency",
+            "quantum_api_request_duration_seconds",
+            _OF,
+            "provider",
+            limits.API_P95_S,
+            what="calls",
+            target="All chosen providers together. The target for p95 is 500 ms.",
+            alert="ApiLatencyHigh",
         ),
         lines(
             "Mean over an hour",
@@ -159,7 +136,6 @@ def _latency() -> Sequence[Panel]:
             "What SlowResponseTime looks at, by provider.",
             "s",
             steps=good_below(limits.SLOW_RESPONSE_S),
-            lowest=0,
             links=alert_links("SlowResponseTime"),
         ),
         table(
@@ -188,7 +164,6 @@ def _errors() -> Sequence[Panel]:
             "Failed calls of the last 5 minutes. HighErrorRate looks at an hour of all providers.",
             "percentunit",
             steps=good_below(limits.ERROR_RATIO),
-            lowest=0,
             highest=1,
             links=alert_links("HighErrorRate", "AllApisFailing"),
         ),
@@ -199,7 +174,6 @@ def _errors() -> Sequence[Panel]:
             "short",
             no_value="no call failed",
             stacked=True,
-            lowest=0,
         ),
         lines(
             "Calls",
@@ -207,7 +181,6 @@ def _errors() -> Sequence[Panel]:
             "Calls per minute, retries among them.",
             "short",
             stacked=True,
-            lowest=0,
         ),
         lines(
             "Retries",
@@ -218,24 +191,19 @@ def _errors() -> Sequence[Panel]:
             "Calls per minute that repeat a failed one.",
             "short",
             stacked=True,
-            lowest=0,
         ),
     )
 
 
 def _limits() -> Sequence[Panel]:
     use = f"quantum_rate_limit_used{{{_OF}}} / quantum_rate_limit_limit{{{_OF}}}"
-    wait = (
-        "histogram_quantile(0.95, sum by (le, provider) "
-        f"(rate(quantum_rate_limit_wait_seconds_bucket{{{_OF}}}[$__rate_interval])))"
-    )
+    wait = quantile(0.95, "quantum_rate_limit_wait_seconds", _OF, "provider")
     return (
         bar_gauge(
             "Limit in use",
             prom(use, "{{provider}} / {{window}}"),
             "Share of each window's limit that is used now.",
             "percentunit",
-            lowest=0,
             highest=1,
             steps=good_below(limits.LIMIT_USE_RATIO, 1),
             width=8,
@@ -245,7 +213,6 @@ def _limits() -> Sequence[Panel]:
             prom(use, "{{provider}} / {{window}}"),
             "The same over time.",
             "percentunit",
-            lowest=0,
             highest=1,
             steps=good_below(limits.LIMIT_USE_RATIO, 1),
             width=8,
@@ -269,7 +236,6 @@ def _limits() -> Sequence[Panel]:
             prom(wait, "{{provider}}"),
             "How long calls wait for their turn.",
             "s",
-            lowest=0,
             width=12,
         ),
         lines(
@@ -277,7 +243,6 @@ def _limits() -> Sequence[Panel]:
             prom(f"quantum_rate_limit_queue_length{{{_OF}}}", "{{provider}}"),
             "Length of each provider's queue.",
             "short",
-            lowest=0,
             width=12,
         ),
     )
@@ -294,7 +259,6 @@ def _cache() -> Sequence[Panel]:
             prom(ratio, "{{provider}}"),
             "Requests that needed no call: hit, stale, or shared with a call in flight.",
             "percentunit",
-            lowest=0,
             highest=1,
             steps=good_above(limits.CACHE_HIT_RATIO),
             width=8,
@@ -304,7 +268,6 @@ def _cache() -> Sequence[Panel]:
             prom(whole, "all"),
             "The target is 80 %.",
             "percentunit",
-            lowest=0,
             highest=1,
             steps=good_above(limits.CACHE_HIT_RATIO),
             width=8,
@@ -319,7 +282,6 @@ def _cache() -> Sequence[Panel]:
             "Requests per minute by what the cache gave.",
             "short",
             stacked=True,
-            lowest=0,
             width=8,
         ),
         lines(
@@ -327,7 +289,6 @@ def _cache() -> Sequence[Panel]:
             prom("quantum_api_cache_entries", "entries"),
             "Answers and failures in the cache.",
             "short",
-            lowest=0,
             width=12,
             height=6,
         ),
@@ -340,7 +301,6 @@ def _cache() -> Sequence[Panel]:
             "Tokens of AI completions per minute.",
             "short",
             stacked=True,
-            lowest=0,
             width=12,
             height=6,
             no_value="no AI calls",
