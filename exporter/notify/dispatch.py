@@ -18,9 +18,10 @@ from urllib.parse import quote
 from exporter.clock import Clock
 from exporter.config.receivers import NotificationConfig
 from exporter.model.labels import LabelSet
-from exporter.notify.book import AlertBook, Outcome
+from exporter.notify.book import AlertBook
 from exporter.notify.metrics import NotifyMetrics
 from exporter.notify.outbox import Lane, LanePolicy
+from exporter.notify.outcome import Outcome
 from exporter.notify.ports import Notifier
 from exporter.notify.records import Changes, Notification
 from exporter.notify.route import Destination
