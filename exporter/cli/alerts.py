@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from exporter.cli.parsers import add_output
 from exporter.config.matchers import parse_matchers
 from exporter.errors import ConfigError, ExporterError
 from exporter.model.durations import parse_duration
@@ -27,9 +28,13 @@ from exporter.notify.message import printable
 
 DEFAULT_URL = "http://127.0.0.1:9464"
 _STYLES = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
-_EXAMPLES = """examples:
+_ID = "5c1f0a9be2d34c7d"
+_SILENCES = """examples:
+  quantum-exporter alerts silence add provider=kraken --duration 2h --comment "maintenance"
+  quantum-exporter alerts silence list"""
+_EXAMPLES = f"""examples:
   quantum-exporter alerts list
-  quantum-exporter alerts ack 5c1f0a9be2d34c7d --notes "restarting the provider"
+  quantum-exporter alerts ack {_ID} --notes "restarting the provider"
   quantum-exporter alerts silence add provider=kraken --duration 2h --comment "maintenance"
   quantum-exporter alerts history --severity critical --since 7d --output json"""
 
@@ -43,29 +48,58 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "alerts",
         help="list, acknowledge, resolve and silence alerts of a running exporter",
+        description="Shows what is pending or fires, and what happened, and acts on it, through the API of a "
+        "running exporter. Exit code 1: it refused, or cannot be reached.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--url", default=DEFAULT_URL, help="the exporter, USER:PASSWORD@ allowed (%(default)s)"
     )
-    shared.add_argument("--output", "-o", choices=("table", "json"), default="table")
+    add_output(shared, "table", "json")
     shared.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     found = actions.add_parser(
-        "list", parents=[shared], help="what is pending or fires, and when it is sent next"
+        "list",
+        parents=[shared],
+        help="what is pending or fires, and when it is sent next",
+        description="Lists alert instances that are pending or fire: since when, the value, how many "
+        "notifications went out, how many were held back, and when the next one is sent or why none is.",
+        epilog="examples:\n  quantum-exporter alerts list\n"
+        "  quantum-exporter alerts list 'severity=\"critical\"' --output json",
     )
     found.add_argument("matchers", nargs="*", help='such as severity="critical"')
 
-    for name, text in (("ack", "stop the repetitions of an alert"), ("resolve", "resolve an alert by hand")):
-        one = actions.add_parser(name, parents=[shared], help=text)
+    for name, text, more in (
+        ("ack", "stop the repetitions of an alert", "Nothing more is sent until the episode ends."),
+        (
+            "resolve",
+            "resolve an alert by hand",
+            "The episode ends and stays mute until its condition clears.",
+        ),
+    ):
+        one = actions.add_parser(
+            name,
+            parents=[shared],
+            help=text,
+            description=more,
+            epilog=f"examples:\n  quantum-exporter alerts {name} {_ID} --notes 'restarting the provider'",
+        )
         one.add_argument("id", help="as `alerts list` shows it")
         one.add_argument("--by", default="", help="who acts (default: the user)")
         one.add_argument("--notes", default="")
 
-    history = actions.add_parser("history", parents=[shared], help="episodes, newest first")
+    history = actions.add_parser(
+        "history",
+        parents=[shared],
+        help="episodes, newest first",
+        description="Lists past and present episodes, newest first: when, for how long, who acted, how many "
+        "notifications went out.",
+        epilog="examples:\n  quantum-exporter alerts history --since 24h\n"
+        "  quantum-exporter alerts history --severity critical --since 7d --output json\n"
+        "  quantum-exporter alerts history --label provider=kraken --state resolved",
+    )
     for name in ("alertname", "severity", "receiver", "by"):
         history.add_argument(f"--{name}", default="")
     history.add_argument("--state", choices=("firing", "resolved"), default="")
@@ -74,16 +108,39 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     history.add_argument("--until", default="", help="a duration such as 1h or a time")
     history.add_argument("--limit", type=int, default=50)
 
-    silence = actions.add_parser("silence", help="silences")
+    silence = actions.add_parser(
+        "silence",
+        help="silences",
+        description="Adds, lists and ends silences. amtool can be pointed at the exporter as well.",
+        epilog=_SILENCES,
+    )
     steps = silence.add_subparsers(dest="step", metavar="STEP", required=True)
-    add = steps.add_parser("add", parents=[shared], help="silence what matches")
+    add = steps.add_parser(
+        "add",
+        parents=[shared],
+        help="silence what matches",
+        description="Silences alert instances that all matchers match; prints the silence's id.",
+        epilog=_SILENCES.rpartition("\n")[0],
+    )
     add.add_argument("matchers", nargs="+", help='such as alertname=Down or provider=~"kraken|coingecko"')
     add.add_argument("--duration", "-d", default="1h")
     add.add_argument("--author", "-a", default="")
     add.add_argument("--comment", "-c", required=True)
-    query = steps.add_parser("list", parents=[shared], help="active and pending silences")
+    query = steps.add_parser(
+        "list",
+        parents=[shared],
+        help="active and pending silences",
+        description="Lists silences: what they match, until when, whose they are and why.",
+        epilog="examples:\n  quantum-exporter alerts silence list --expired",
+    )
     query.add_argument("--expired", action="store_true", help="expired ones too")
-    expire = steps.add_parser("expire", parents=[shared], help="end silences now")
+    expire = steps.add_parser(
+        "expire",
+        parents=[shared],
+        help="end silences now",
+        description="Ends silences now, by their ids.",
+        epilog="examples:\n  quantum-exporter alerts silence expire 0d9c8a52-70b1-4a0e-9f3e-0f2f6f3f7e10",
+    )
     expire.add_argument("ids", nargs="+")
     parser.set_defaults(run=run)
 
@@ -242,6 +299,8 @@ def _silence(api: Api, args: argparse.Namespace) -> None:
     if args.step == "expire":
         for silence_id in args.ids:
             api.call("DELETE", f"/api/v2/silence/{quote(silence_id, safe='')}")
+        if args.output == "json":
+            _print_json({"expired": args.ids})
         return
     found = api.call("GET", "/api/v2/silences")
     if not args.expired:

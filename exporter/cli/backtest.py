@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from exporter.cli.parsers import add_output
 from exporter.cli.picture import png
 from exporter.cli.replaying import (
     Range,
@@ -47,10 +48,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--file week.svg\n"
         "  quantum-exporter backtest --rules old.yml --compare new.yml --from 30d "
         "--source openmetrics:dump.txt",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)
-    parser.add_argument("-o", "--output", choices=("table", "json", "svg", "png"), default="table")
+    add_output(parser, "table", "json", "svg", "png")
     parser.add_argument("--file", metavar="FILE", help="write there instead of to standard output")
     parser.add_argument(
         "--compare", nargs="+", metavar="FILE", help="other rules: show what they would have changed"

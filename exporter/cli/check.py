@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from exporter import __version__
 from exporter.cli import check_dashboards
+from exporter.cli.parsers import add_output
 from exporter.config.load import load_config
 from exporter.errors import InputError, Problem, RuleFormatError
 from exporter.model.durations import parse_duration
 from exporter.rules.format import read_rule_file, read_rule_files
 from exporter.rules.lint import CODES, Finding, Level, LintOptions, lint
-from exporter.rules.lint_report import json_report, sarif_report
+from exporter.rules.lint_report import json_report, problem_json, sarif_report
 from exporter.rules.model import RuleGroup
 from exporter.web.auth import load_web_config
 
@@ -25,19 +27,37 @@ _METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command and its kinds."""
-    parser = subparsers.add_parser("check", help="check files before they are used")
+    parser = subparsers.add_parser(
+        "check",
+        help="check files before they are used",
+        description="Checks files before they are used. Exit code 0: fine, 1: a check failed.",
+        epilog="examples:\n  quantum-exporter check config config.yml\n"
+        "  quantum-exporter check rules rules/mine.yml\n"
+        "  quantum-exporter check dashboards",
+    )
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
-    config = kinds.add_parser("config", help="check configuration files")
+    config = kinds.add_parser(
+        "config",
+        help="check configuration files",
+        description="Reads configuration files and the rule files that they name, and starts nothing. Every "
+        "problem is told with file:line:column.",
+        epilog="examples:\n  quantum-exporter check config config.yml\n"
+        "  quantum-exporter check config --output json config.yml",
+    )
     config.add_argument("files", nargs="+", metavar="FILE")
+    add_output(config, "text", "json")
     config.set_defaults(run=_config)
     rules = kinds.add_parser(
         "rules",
         help="check rule files",
         description="Check rule files: first the format, then what loads and is still not what is meant. "
         "Exit code 1 where a file is refused or a finding is an error.",
+        epilog="examples:\n  quantum-exporter check rules rules/mine.yml\n"
+        "  quantum-exporter check rules --metrics metrics.txt --lint-fatal rules/mine.yml\n"
+        "  quantum-exporter check rules --output sarif rules/mine.yml",
     )
     rules.add_argument("files", nargs="+", metavar="FILE", help="rule files, - for standard input")
-    rules.add_argument("-o", "--output", choices=("text", "json", "sarif"), default="text")
+    add_output(rules, "text", "json", "sarif")
     rules.add_argument("--lint-fatal", action="store_true", help="exit code 1 for warnings too")
     rules.add_argument(
         "--ignore",
@@ -56,40 +76,58 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--evaluation-interval", default="15s", metavar="DURATION", help="of groups that tell none (15s)"
     )
     rules.set_defaults(run=_rules)
-    web_config = kinds.add_parser("web-config", help="check files for --web.config.file")
+    web_config = kinds.add_parser(
+        "web-config",
+        help="check files for --web.config.file",
+        description="Checks TLS and basic authentication files in the format of Prometheus' exporters.",
+        epilog="examples:\n  quantum-exporter check web-config web.yml",
+    )
     web_config.add_argument("files", nargs="+", metavar="FILE")
+    add_output(web_config, "text", "json")
     web_config.set_defaults(run=_web_config)
     check_dashboards.add_check(kinds)
 
 
 def _config(args: argparse.Namespace) -> int:
-    failed = False
-    for file in args.files:
-        print(f"Checking {file}")
-        try:
-            config = load_config(Path(file), os.environ)
-            groups = read_rule_files([(str(path), _read(str(path))) for path in config.rule_files])
-        except InputError as error:
-            failed = True
-            print("  FAILED:", *(f"    {problem}" for problem in error.problems), sep="\n")
-        else:
-            count = sum(len(group.rules) for group in groups)
-            print(f"  SUCCESS: {count} rules found in {len(config.rule_files)} rule files")
-    return 1 if failed else 0
+    return _check_files(args, _judge_config)
+
+
+def _judge_config(file: str) -> str:
+    config = load_config(Path(file), os.environ)
+    groups = read_rule_files([(str(path), _read(str(path))) for path in config.rule_files])
+    count = sum(len(group.rules) for group in groups)
+    return f": {count} rules found in {len(config.rule_files)} rule files"
 
 
 def _web_config(args: argparse.Namespace) -> int:
-    failed = False
+    return _check_files(args, _judge_web_config)
+
+
+def _judge_web_config(file: str) -> str:
+    load_web_config(Path(file))
+    return ""
+
+
+def _check_files(args: argparse.Namespace, judge: Callable[[str], str]) -> int:
+    """Every file by `judge`, which tells what is good of it or raises InputError; 1 where one failed."""
+    answers: list[dict[str, object]] = []
     for file in args.files:
-        print(f"Checking {file}")
+        problems: Sequence[Problem] = ()
+        remark = ""
         try:
-            load_web_config(Path(file))
+            remark = judge(file)
         except InputError as error:
-            failed = True
-            print("  FAILED:", *(f"    {problem}" for problem in error.problems), sep="\n")
-        else:
-            print("  SUCCESS")
-    return 1 if failed else 0
+            problems = error.problems
+        answers.append({"file": file, "problems": [problem_json(problem) for problem in problems]})
+        if args.output == "text":
+            print(f"Checking {file}")
+            if problems:
+                print("  FAILED:", *(f"    {problem}" for problem in problems), sep="\n")
+            else:
+                print(f"  SUCCESS{remark}")
+    if args.output == "json":
+        print(json.dumps({"files": answers}, indent=2))
+    return 1 if any(answer["problems"] for answer in answers) else 0
 
 
 def _rules(args: argparse.Namespace) -> int:

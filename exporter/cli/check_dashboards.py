@@ -14,6 +14,7 @@ import aiohttp
 import asyncpg
 
 from exporter.assets import asset_dir
+from exporter.cli.parsers import add_output
 from exporter.dashboards.check import (
     Finding,
     FindingKind,
@@ -44,13 +45,15 @@ def add_check(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = subparsers.add_parser(
         "dashboards",
         help="Grafana dashboards: queries that fail, panels that stay empty, units that are missing",
+        description="Runs the queries of every panel, PromQL and SQL with Grafana's macros expanded, and "
+        "tells which fail, which panels stay empty, and which units are missing. Without --url and "
+        "--database the queries are parsed only.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--url", default="", help="Prometheus-compatible server that answers the PromQL")
     parser.add_argument("--database", default="", metavar="URL", help="Postgres that answers the SQL")
     parser.add_argument("--period", default="1h", help="length of the period up to now (default %(default)s)")
-    parser.add_argument("-o", "--output", default="text", choices=("text", "json"))
+    add_output(parser, "text", "json")
     parser.add_argument(
         "files", nargs="*", type=Path, metavar="FILE", help="JSON (default: the shipped ones)"
     )

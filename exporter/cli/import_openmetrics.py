@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from exporter.assets import asset_dir
+from exporter.cli.parsers import add_config_file, add_output
 from exporter.cli.replaying import connect, mapped, progress_bar
 from exporter.db.copier import SampleCopier
 from exporter.db.migrate import MigrationState, migration_status
@@ -25,7 +26,12 @@ _ROWS = 100_000  # collected before they are written: a COPY of that size is the
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command and its kinds."""
-    parser = subparsers.add_parser("import", help="bring samples from files into the database")
+    parser = subparsers.add_parser(
+        "import",
+        help="bring samples from files into the database",
+        description="Brings samples from files into the sample store.",
+        epilog="examples:\n  quantum-exporter import openmetrics dump.txt",
+    )
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     openmetrics = kinds.add_parser(
         "openmetrics",
@@ -34,12 +40,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "promtool tsdb dump-openmetrics, and writes it to the sample store behind backtests, tune and long "
         "queries. Every sample needs a timestamp. Samples that are stored already stay as they are, so that "
         "an import can be repeated.",
+        epilog="examples:\n  quantum-exporter import openmetrics dump.txt\n"
+        "  quantum-exporter import openmetrics dump.txt --database postgresql://app@db/app --output json",
     )
     openmetrics.add_argument("file", metavar="FILE")
     openmetrics.add_argument(
         "--database", default="", metavar="URL", help="default: that of the configuration"
     )
-    openmetrics.add_argument("--config.file", dest="config_file", type=Path, metavar="F")
+    add_config_file(openmetrics)
+    add_output(openmetrics, "text", "json")
     openmetrics.set_defaults(run=run)
 
 
@@ -49,7 +58,10 @@ def run(args: argparse.Namespace) -> int:
         size = max(1, len(data))
         stream = OpenMetricsStream(data, args.file, progress=lambda done: report(done / size, "reading"))
         count, series, first_ms, last_ms = asyncio.run(_import(args, stream))
-    if count:
+    if args.output == "json":
+        found = {"samples": count, "series": series}
+        print(json.dumps(found | ({"firstMs": first_ms, "lastMs": last_ms} if count else {}), indent=2))
+    elif count:
         print(
             f"{count} samples of {series} series imported, from {moment_text(first_ms)} to "
             f"{moment_text(last_ms)} UTC"

@@ -12,6 +12,7 @@ import aiohttp
 from rich.console import Console
 
 from exporter.cli.chart import draw_chart
+from exporter.cli.parsers import add_output
 from exporter.cli.query_output import (
     item_lines,
     item_table,
@@ -27,12 +28,21 @@ from exporter.model.labels import LabelSet
 from exporter.query.remote import Answer, RemoteApi, seconds
 from exporter.web.params import ParamError, parse_duration_ms, parse_time_ms
 
-_EXAMPLES = """examples:
-  quantum-exporter query instant http://127.0.0.1:9464 'quantum_provider_up == 0'
-  quantum-exporter query range --step 5m -o chart http://127.0.0.1:9464 quantum_btc_price_usd
-  quantum-exporter query series --match 'quantum_api_requests_total' http://127.0.0.1:9464
-  quantum-exporter query labels http://127.0.0.1:9464 provider
-  quantum-exporter query explain http://127.0.0.1:9464 'sum(rate(quantum_api_requests_total[5m]))'"""
+_SERVER = "http://127.0.0.1:9464"
+_EXAMPLES = {
+    "instant": f"instant {_SERVER} 'quantum_provider_up == 0'",
+    "range": f"range --step 5m -o chart {_SERVER} quantum_btc_price_usd",
+    "series": f"series --match 'quantum_api_requests_total' {_SERVER}",
+    "labels": f"labels {_SERVER} provider",
+    "explain": f"explain {_SERVER} 'sum(rate(quantum_api_requests_total[5m]))'",
+}
+_KINDS = {
+    "instant": "value at one time",
+    "range": "values over a range",
+    "series": "series that match",
+    "labels": "values of a label",
+    "explain": "the tree of sub-expressions with value, series and time of each (our server only)",
+}
 _OUTPUTS = {
     "instant": ("promql", "table", "json"),
     "range": ("promql", "table", "json", "chart"),
@@ -42,25 +52,28 @@ _OUTPUTS = {
 }
 
 
+def _example(kind: str) -> str:
+    return f"  quantum-exporter query {_EXAMPLES[kind]}"
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command and its kinds."""
     parser = subparsers.add_parser(
         "query",
         help="ask a Prometheus-compatible server",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Asks any server that speaks Prometheus' HTTP API. Exit code 2: the question is wrong, "
+        "1: no answer.",
+        epilog="\n".join(["examples:", *map(_example, _EXAMPLES)]),
     )
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
-    instant = kinds.add_parser("instant", help="value at one time")
-    ranged = kinds.add_parser("range", help="values over a range")
+    for name, text in _KINDS.items():
+        kinds.add_parser(
+            name, help=text, description=f"{text.capitalize()}.", epilog=f"examples:\n{_example(name)}"
+        )
+    instant, ranged, series, labels, explain = (kinds.choices[name] for name in _KINDS)
     ranged.add_argument("--start", default="", help="default: 5 minutes before the end")
     ranged.add_argument("--end", default="", help="default: now")
     ranged.add_argument("--step", default="", help="default: a 250th of the range, at least 1 s")
-    series = kinds.add_parser("series", help="series that match")
-    labels = kinds.add_parser("labels", help="values of a label")
-    explain = kinds.add_parser(
-        "explain", help="the tree of sub-expressions with value, series and time of each (our server only)"
-    )
     for one in (instant, explain):
         one.add_argument("--time", default="", help="Unix seconds or RFC 3339 (default: now)")
     for one in (series, labels):
@@ -69,7 +82,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         one.add_argument("--end", default="", help="only series with samples before it")
     for name, one in kinds.choices.items():
         outputs = _OUTPUTS[name]
-        one.add_argument("-o", "--output", "--format", default=outputs[0], choices=outputs)
+        add_output(one, *outputs)
+        one.add_argument(
+            "--format",
+            dest="output",
+            choices=outputs,
+            default=argparse.SUPPRESS,
+            help="promtool's name of --output",
+        )
         one.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS")
         one.add_argument("url", help="server, such as http://127.0.0.1:9464")
     for one in (instant, ranged, explain):

@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from exporter.cli.parsers import add_config_file
 from exporter.clock import SystemClock
 from exporter.config.load import load_config
 from exporter.db.embedded import reachable_url
@@ -79,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source", default="postgres", metavar="S", help="postgres (default), or openmetrics:FILE"
     )
     parser.add_argument("--database", default="", metavar="URL", help="default: that of the configuration")
-    parser.add_argument("--config.file", dest="config_file", type=Path, metavar="F")
+    add_config_file(parser)
 
 
 def read_rules(patterns: Sequence[str]) -> RuleFiles:

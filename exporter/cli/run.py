@@ -11,6 +11,7 @@ from pathlib import Path
 
 from exporter.app import App, Options
 from exporter.cli.logs import configure_logging
+from exporter.cli.parsers import add_config_file
 from exporter.cli.simulate import HISTORY_VARIABLE
 from exporter.config.load import load_config
 from exporter.simulate.prices import PriceFeed, read_history
@@ -31,11 +32,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "  quantum-exporter run\n"
         "  quantum-exporter run --simulate\n"
         "  quantum-exporter run --config.file config.yml --web.listen-address :9464 --web.config.file w.yml",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--config.file", dest="config_file", type=Path, metavar="F", help="configuration (YAML)"
-    )
+    add_config_file(parser)
     parser.add_argument(
         "--web.listen-address",
         dest="listen_address",

@@ -22,6 +22,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="simulate the upstream providers",
         description="Serves all seven providers on one port, /<provider>/..., with strict limits, "
         "moving prices and faults on request (POST /_control/faults).",
+        epilog="examples:\n  quantum-exporter simulate\n"
+        "  quantum-exporter simulate --listen-address 127.0.0.1:9500 --seed 7",
     )
     parser.add_argument(
         "--listen-address", default="127.0.0.1:9465", metavar="HOST:PORT", help="default %(default)s"

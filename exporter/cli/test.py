@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -11,21 +12,33 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from exporter.cli.parsers import add_output
 from exporter.errors import InputError, Problem, RuleFormatError
 from exporter.rules.format import read_rule_files
 from exporter.rules.ruletest import FileResult, run_tests
 from exporter.rules.ruletest_format import read_test_file
-from exporter.rules.ruletest_report import coverage_lines, junit_xml
+from exporter.rules.ruletest_report import coverage_lines, junit_xml, results_json
 
 _Step = Callable[[int, int], None]
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
-    parser = subparsers.add_parser("test", help="run unit tests")
+    parser = subparsers.add_parser(
+        "test",
+        help="run unit tests",
+        description="Runs unit tests. Exit code 0: all pass, 1: one fails.",
+        epilog="examples:\n  quantum-exporter test rules rules/tests/mine_test.yml",
+    )
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     rules = kinds.add_parser(
-        "rules", help="run rule unit tests", description="Run rule unit tests in promtool's format."
+        "rules",
+        help="run rule unit tests",
+        description="Runs rule unit tests in promtool's format; exp_notifications tells besides what is sent "
+        "after the cooldown.",
+        epilog="examples:\n  quantum-exporter test rules rules/tests/mine_test.yml\n"
+        "  quantum-exporter test rules --coverage --junit results.xml rules/tests/mine_test.yml\n"
+        "  quantum-exporter test rules --run 'boundary' rules/tests/mine_test.yml",
     )
     rules.add_argument("files", nargs="+", metavar="FILE", help="rule-test files")
     rules.add_argument(
@@ -39,16 +52,30 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     rules.add_argument(
         "--coverage", action="store_true", help="list the alerts that no test makes fire or keeps silent"
     )
+    add_output(rules, "text", "json")
     rules.add_argument("--junit", metavar="FILE", help="write the results as JUnit XML")
     rules.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the tests; 0 where all pass, 1 where one fails."""
-    return test_rules(args.files, args.run_patterns, coverage=args.coverage, junit=args.junit)
+    return test_rules(
+        args.files,
+        args.run_patterns,
+        coverage=args.coverage,
+        junit=args.junit,
+        as_json=args.output == "json",
+    )
 
 
-def test_rules(files: Sequence[str], patterns: Sequence[str], *, coverage: bool, junit: str | None) -> int:
+def test_rules(
+    files: Sequence[str],
+    patterns: Sequence[str],
+    *,
+    coverage: bool,
+    junit: str | None,
+    as_json: bool,
+) -> int:
     """Run rule-test files and report; 0 where all pass, 1 where one fails, 2 for a bad pattern."""
     try:
         wanted = _filter(patterns)
@@ -67,8 +94,12 @@ def test_rules(files: Sequence[str], patterns: Sequence[str], *, coverage: bool,
 
             result = _run_file(file, wanted, step)
             results.append(result)
-            _print_result(result)
-    if coverage:
+            if not as_json:
+                _print_result(result)
+    if as_json:
+        document = results_json(results)
+        print(json.dumps(document | ({"coverage": coverage_lines(results)} if coverage else {}), indent=2))
+    elif coverage:
         print("\n".join(coverage_lines(results)))
     if junit is not None:
         Path(junit).write_text(junit_xml(results), encoding="utf-8")

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.table import Table
 
+from exporter.cli.parsers import add_output
 from exporter.cli.replaying import (
     Range,
     StoredHistory,
@@ -40,14 +41,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="examples:\n  quantum-exporter tune HighErrorRate --rules rules/*.yml --from 30d\n"
         "  quantum-exporter tune ApiLatencyHigh --rules rules/targets.yml --from 30d --pages-per-week 1 "
         "--source openmetrics:dump.txt",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("alert", metavar="ALERT", help="name of the alert")
     add_arguments(parser)
     parser.add_argument(
         "--pages-per-week", type=_pages, default=2.0, metavar="N", help="wanted at most (default: 2)"
     )
-    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    add_output(parser, "table", "json")
     parser.set_defaults(run=run)
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from exporter.cli.alerts import DEFAULT_URL, Api, RequestError, moment
+from exporter.cli.parsers import add_output
 from exporter.config.matchers import parse_matchers
 from exporter.errors import ConfigError
 from exporter.model.durations import format_duration
@@ -30,7 +31,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Takes the expression of an alert apart, with the value of each side for each "
         "instance, and tells where `for`, the cooldown, silences, routes and deliveries stand.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("alert", help="the name of an alerting rule")
     parser.add_argument("--at", default="", help="a time, or a duration before now such as 2h (default: now)")
@@ -40,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--url", default=DEFAULT_URL, help="the exporter, USER:PASSWORD@ allowed (%(default)s)"
     )
-    parser.add_argument("--output", "-o", choices=("text", "json"), default="text")
+    add_output(parser, "text", "json")
     parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS")
     parser.set_defaults(run=run)
 

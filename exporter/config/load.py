@@ -125,12 +125,15 @@ def expand(node: YamlNode, reader: Reader, environ: Mapping[str, str]) -> YamlNo
 def expand_text(text: str, environ: Mapping[str, str]) -> str:
     """A text with `${VAR}` and `${VAR:-default}` put in.
 
-    Raises: ValueError naming a variable that is not set and has no default.
+    Where VAR is not set and VAR_FILE is, the value is that file's text without its last line end, as the
+    images of databases take their secrets.
+
+    Raises: ValueError naming a variable that is not set and has no default, or a file that cannot be read.
     """
 
     def value_of(match: re.Match[str]) -> str:
         name, default = match.groups()
-        value = environ.get(name)
+        value = environ.get(name) or _from_file(name, environ) or environ.get(name)
         if value or (value is not None and default is None):
             return value
         if default is None:
@@ -138,6 +141,17 @@ def expand_text(text: str, environ: Mapping[str, str]) -> str:
         return default
 
     return _VARIABLE.sub(value_of, text)
+
+
+def _from_file(name: str, environ: Mapping[str, str]) -> str | None:
+    file = environ.get(f"{name}_FILE")
+    if not file:
+        return None
+    try:
+        return Path(file).read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ValueError(f"{name}_FILE: cannot read {file}: {reason}") from error
 
 
 def masked(text: str) -> str:

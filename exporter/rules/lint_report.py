@@ -15,16 +15,7 @@ _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 def json_report(problems: Sequence[Problem], findings: Sequence[Finding]) -> str:
     """One document: `problems` keep a file from loading, `findings` do not."""
     document = {
-        "problems": [
-            {
-                "file": one.file,
-                "line": one.line,
-                "column": one.column,
-                "message": one.message,
-                "allowed": one.allowed,
-            }
-            for one in problems
-        ],
+        "problems": [problem_json(one) for one in problems],
         "findings": [
             {
                 "code": one.code,
@@ -40,6 +31,17 @@ def json_report(problems: Sequence[Problem], findings: Sequence[Finding]) -> str
         ],
     }
     return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def problem_json(problem: Problem) -> dict[str, object]:
+    """What keeps a file from loading, and where, as a JSON object."""
+    return {
+        "file": problem.file,
+        "line": problem.line,
+        "column": problem.column,
+        "message": problem.message,
+        "allowed": problem.allowed,
+    }
 
 
 def sarif_report(problems: Sequence[Problem], findings: Sequence[Finding], version: str) -> str:

@@ -37,6 +37,24 @@ def coverage_lines(results: Iterable[FileResult]) -> list[str]:
     ]
 
 
+def results_json(results: Sequence[FileResult]) -> dict[str, object]:
+    """Every file with its tests; `failures` are promtool's words, none where a test passed."""
+    return {
+        "passed": all(result.passed for result in results),
+        "files": [
+            {
+                "file": result.file,
+                "error": result.error.strip(),
+                "tests": [
+                    {"name": test.name, "line": test.line, "failures": list(test.failures)}
+                    for test in result.tests
+                ],
+            }
+            for result in results
+        ],
+    }
+
+
 def junit_xml(results: Sequence[FileResult]) -> str:
     """One testsuite per file, one testcase per test."""
     root = ElementTree.Element("testsuites", name="rule tests")

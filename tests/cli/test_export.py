@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from exporter.cli import main
 from tests.helpers.peers import peer
@@ -83,7 +85,7 @@ def test_what_is_written_is_accepted(folder: Path, capsys: pytest.CaptureFixture
     """promtool takes the rule files, amtool the configuration, with all receivers."""
     out = folder / "out"
     assert main(["export", "prometheus-rules", str(out), "--config.file", str(folder / "config.yml")]) == 0
-    assert "4 rules in 1 files" in capsys.readouterr().out
+    assert "4 rules written to" in capsys.readouterr().out
     assert "4 rules found" in run_peer(peer("promtool"), "check", "rules", str(out / "rules.yml"))
     assert "3 receivers" in run_peer(peer("amtool"), "check-config", str(out / "alertmanager.yml"))
     routed = run_peer(
@@ -125,3 +127,26 @@ def test_cooldowns_become_routes(folder: Path) -> None:
     assert "repeat_interval: 1h" in text
     assert 'group_by: ["alertname", "a"]' in text
     assert "repeat_interval: 5d" in text
+
+
+@pytest.mark.peer
+def test_prometheus_rule_holds_the_rules(folder: Path, tmp_path: Path) -> None:
+    """The spec of the PrometheusRule is a rule file that promtool takes; name and labels are as asked for."""
+    out = folder / "out"
+    command = ["export", "kubernetes", "--config.file", str(folder / "config.yml"), "--name", "mine"]
+    assert main([*command, "--label", "release=prom", "--label", "a.b/c=d", str(out)]) == 0
+    manifest = yaml.safe_load((out / "prometheusrule.yml").read_text())
+    assert manifest["kind"] == "PrometheusRule"
+    assert manifest["metadata"] == {"name": "mine", "labels": {"release": "prom", "a.b/c": "d"}}
+    (tmp_path / "spec.yml").write_text(yaml.safe_dump(manifest["spec"]))
+    assert "4 rules found" in run_peer(peer("promtool"), "check", "rules", str(tmp_path / "spec.yml"))
+
+
+def test_what_was_written_is_told_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--output json names each file; a second run without --force changes nothing."""
+    command = ["export", "kubernetes", "--config.file", str(folder / "config.yml"), "-o", "json"]
+    assert main([*command, str(folder / "out")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"rules": 4, "files": [str(folder / "out" / "prometheusrule.yml")]}
+    assert main([*command, str(folder / "out")]) == 2
+    assert "give --force" in capsys.readouterr().err

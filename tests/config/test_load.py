@@ -108,3 +108,24 @@ def test_secrets_are_masked_on_the_status_page() -> None:
     """Values of keys, secrets, passwords and URLs are hidden; variables stay as written."""
     shown = masked("api_key: abc\nurl: postgresql://u:p@h/d\ncron_secret: ${CRON_SECRET:-}\nretention: 30d\n")
     assert shown == "api_key: <secret>\nurl: <secret>\ncron_secret: ${CRON_SECRET:-}\nretention: 30d\n"
+
+
+def test_a_secret_can_come_from_a_file(tmp_path: Path) -> None:
+    """VAR_FILE names the file that holds VAR; VAR itself wins, an empty VAR does not."""
+    secret = tmp_path / "secret"
+    secret.write_text("from the file\n")
+    text = "dashboard_api: {cron_secret: '${CRON:-default}'}\n"
+    for environ, wanted in (
+        ({"CRON_FILE": str(secret)}, "from the file"),
+        ({"CRON_FILE": str(secret), "CRON": ""}, "from the file"),
+        ({"CRON_FILE": str(secret), "CRON": "set"}, "set"),
+        ({"CRON_FILE": ""}, "default"),
+    ):
+        assert load(tmp_path, text, **environ).dashboard_api.cron_secret == wanted
+
+
+def test_a_secret_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """A missing file is a problem, even where there is a default."""
+    text = "dashboard_api:\n  cron_secret: '${CRON:-default}'\n"
+    (problem,) = problems(tmp_path, text, CRON_FILE=str(tmp_path / "missing"))
+    assert problem.startswith("config.yml:2:16: CRON_FILE: cannot read missing: No such file")
