@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -29,7 +29,7 @@ def draw_chart(series: Sequence[Series], width: int | None = None) -> None:
     if not points:
         console.print("no finite values to draw")
         return
-    columns = (width or shutil.get_terminal_size((100, 24)).columns) - 14
+    columns = (width or console.width) - 14
     lines = canvas(points, max(columns, 10), _HEIGHT)
     low, high = min(point[2] for point in points), max(point[2] for point in points)
     first, last = min(point[1] for point in points), max(point[1] for point in points)
@@ -53,21 +53,43 @@ def canvas(
 ) -> list[list[tuple[str, int]]]:
     """Braille rows, top first, each cell with the series that owns it (-1 for an empty cell).
 
-    `points` are (series, time, value); each cell holds 2 by 4 dots.
+    `points` are (series, time, value), in the order of time within a series; each cell holds 2 by 4 dots.
+    Neighbours are joined by a line, unless a point between them is missing.
     """
     low, high = min(point[2] for point in points), max(point[2] for point in points)
     first, last = min(point[1] for point in points), max(point[1] for point in points)
     dots = [[0] * width for _ in range(height)]
     owner = [[-1] * width for _ in range(height)]
+    gap = 1.5 * _step(points)
+    before: tuple[int, float, int, int] | None = None
     for index, ts, value in points:
         x = round((ts - first) / ((last - first) or 1) * (width * 2 - 1))
         y = round((high - value) / ((high - low) or 1) * (height * 4 - 1))
-        dots[y // 4][x // 2] |= _DOTS[y % 4][x % 2]
-        owner[y // 4][x // 2] = index
+        start = (x, y)
+        if before is not None and before[0] == index and ts - before[1] <= gap:
+            start = before[2:]
+        for at_x, at_y in _line(start, (x, y)):
+            dots[at_y // 4][at_x // 2] |= _DOTS[at_y % 4][at_x % 2]
+            owner[at_y // 4][at_x // 2] = index
+        before = (index, ts, x, y)
     return [
         [(chr(0x2800 + bits) if bits else " ", who) for bits, who in zip(row, owners, strict=True)]
         for row, owners in zip(dots, owner, strict=True)
     ]
+
+
+def _step(points: Sequence[tuple[int, float, float]]) -> float:
+    """The least time between neighbours of one series: a range query answers at even steps."""
+    pairs = itertools.pairwise(points)
+    return min((b[1] - a[1] for a, b in pairs if a[0] == b[0]), default=0.0)
+
+
+def _line(start: tuple[int, int], end: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """The dots from start to end, both included."""
+    steps = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1)
+    for step in range(steps + 1):
+        share = step / steps
+        yield round(start[0] + share * (end[0] - start[0])), round(start[1] + share * (end[1] - start[1]))
 
 
 def _number(text: str) -> float:
