@@ -20,6 +20,7 @@ PURE_FILES = (
     "config/receivers.py",
     "observe/snapshot.py",
     "observe/families.py",
+    "observe/worker_merge.py",
     "client/cache.py",
     "client/window.py",
     "client/limits.py",

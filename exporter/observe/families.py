@@ -123,7 +123,8 @@ class RegistryReader:
 def _collectors(registry: CollectorRegistry) -> list[object]:
     table = getattr(registry, "_collector_to_names", None)
     lock = getattr(registry, "_lock", None)
-    if table is None or lock is None or registry.get_target_info():
+    own_way = type(registry).collect is not CollectorRegistry.collect
+    if own_way or table is None or lock is None or registry.get_target_info():
         return [registry]  # then the registry is one source, read by its own collect()
     with lock:
         return list(table)
