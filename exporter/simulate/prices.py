@@ -58,10 +58,11 @@ class RandomWalk:
 class History:
     """Recorded candles, replayed from the first at the first question; after the last it begins again.
 
-    `candles_per_minute` sets the speed; between two closes the price moves in a straight line.
+    `candles_per_minute` sets the speed; between two closes the price moves in a straight line. By default an
+    hourly candle takes ten minutes: lively, and still a price that is five minutes old does not disagree.
     """
 
-    def __init__(self, candles: Sequence[tuple[float, float]], candles_per_minute: float = 1.0) -> None:
+    def __init__(self, candles: Sequence[tuple[float, float]], candles_per_minute: float = 0.1) -> None:
         if len(candles) < 2:
             raise ValueError("a history has two candles at least")
         self._candles = candles
