@@ -300,7 +300,7 @@ class App:
             self._trading = TradingSimulator(self._database, self._clock)
             await self._trading.start()
             simulator.add_switches(self._trading.controls())
-            self._simulator_url = await simulator.start()
+            self._simulator_url = await simulator.start_at_default()
             providers = simulated(providers, self._simulator_url)
         self._providers = providers
         journal_dir = None if self._options.simulate else self._config.storage.data_dir / "quotas"

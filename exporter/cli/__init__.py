@@ -26,6 +26,7 @@ COMMANDS = {
     "why": "why",
     "maintain": "maintain",
     "simulate": "simulate",
+    "receive": "receive",
     "backtest": "backtest",
     "tune": "tune",
     "export": "export",

@@ -25,6 +25,7 @@ from exporter.simulate.faults import Fault, FaultKind, Faults, parse_fault
 from exporter.simulate.prices import MarketPoint, PriceFeed, RandomWalk
 from exporter.simulate.shapes import ANSWERS, Moment, drifted, refusal
 
+DEFAULT_PORT = 9465
 _HTML = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body>Bad gateway</body></html>"
 _PLAN_LIMITS: Mapping[str, Mapping[str, int]] = {
     "coinmarketcap": {"minute": 300, "month": 500_000},
@@ -110,6 +111,13 @@ class ProviderSimulator:
     def add_switches(self, switches: Mapping[str, Switch]) -> None:
         """Scenarios of others that /_control/scenarios turns on and off; before `start`."""
         self._switches = {**self._switches, **switches}
+
+    async def start_at_default(self) -> str:
+        """Listen on the default port, or on any where that one is taken; returns the base URL."""
+        try:
+            return await self.start(port=DEFAULT_PORT)
+        except ExporterError:
+            return await self.start()
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen; returns the base URL, to which `/<provider>` is added.

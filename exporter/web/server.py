@@ -207,15 +207,15 @@ class Server:
         await self._runner.cleanup()
 
 
-def parse_listen_address(text: str) -> tuple[str, int]:
-    """Host and port of `HOST:PORT`, `[IPV6]:PORT` or `:PORT` (every interface).
+def parse_listen_address(text: str, option: str = "--web.listen-address") -> tuple[str, int]:
+    """Host and port of an option's `HOST:PORT`, `[IPV6]:PORT` or `:PORT` (every interface).
 
     Raises: ConfigError for anything else.
     """
     host, found, port = text.rpartition(":")
     if not found or not port.isdigit() or int(port) > 65535 or (":" in host and not host.startswith("[")):
         raise ConfigError(
-            f'--web.listen-address: "{text}" is not an address (allowed: HOST:PORT, such as 127.0.0.1:9464)'
+            f'{option}: "{text}" is not an address (allowed: HOST:PORT, such as 127.0.0.1:9464)'
         )
     return host.strip("[]"), int(port)
 
