@@ -30,7 +30,7 @@ _SWAP_ATTEMPTS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class PackingReport:
-    """What one run did: days that are packed now, days left because they were in use or grew meanwhile."""
+    """What one run did: days whose samples are packed now, days left because they were in use or grew."""
 
     packed: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
@@ -75,18 +75,23 @@ class Packing:
         packed: list[str] = []
         left: list[str] = []
         for day in days:
-            (packed if await self._pack(PackedDay(day)) else left).append(f"{day:%Y-%m-%d}")
+            samples = await self._pack(PackedDay(day))
+            if samples is None:
+                left.append(f"{day:%Y-%m-%d}")
+            elif samples:
+                packed.append(f"{day:%Y-%m-%d}")
         if not left:
             self._metrics.last_run.set(self._clock.now_ms() / 1000)
         return PackingReport(tuple(packed), tuple(left))
 
-    async def _pack(self, day: PackedDay) -> bool:
+    async def _pack(self, day: PackedDay) -> int | None:
+        """How many samples the day has, None where it was left for the next run."""
         while True:
             started = self._clock.monotonic()
             async with self._database.acquire(Purpose.MAINTAIN) as connection:
                 more = await self._step(connection, day)
             if more is None:
-                return False  # another process packs
+                return None  # another process packs
             self._metrics.steps.inc()
             if not more:
                 break
@@ -94,18 +99,20 @@ class Packing:
         for attempt in range(_SWAP_ATTEMPTS):
             async with self._database.acquire(Purpose.MAINTAIN) as connection:
                 try:
-                    swapped = await day.swap(connection)
+                    samples = await day.swap(connection)
+                    if samples:
+                        await day.tidy(connection)
+                    break
                 except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
-                    swapped = None
-                if swapped:
-                    self._metrics.days.inc()
-                    await day.tidy(connection)
-                    return True
-            if swapped is False:
-                self._metrics.restarts.inc()
-                return False
+                    pass
             await self._clock.sleep(0.1 * 2**attempt)
-        return False
+        else:
+            return None  # in use
+        if samples is None:
+            self._metrics.restarts.inc()
+        elif samples:
+            self._metrics.days.inc()
+        return samples
 
     async def _step(self, connection: Any, day: PackedDay) -> bool | None:
         """Whether there is more to do; None where another process is at it."""

@@ -164,15 +164,17 @@ class PackedDay:
             self.day, last, hot_rows, samples,
         )  # fmt: skip
 
-    async def swap(self, connection: Any) -> bool:
-        """Put the chunks in the place of the rows; False where rows came in meanwhile: begin again.
+    async def swap(self, connection: Any) -> int | None:
+        """Put the chunks in the place of the rows, and tell how many samples the day has.
+
+        None where rows came in meanwhile: begin again. A day without samples has no table afterwards.
 
         Late samples of that day wait while its rows are counted; readers and all other writers do not.
         Raises: asyncpg.LockNotAvailableError after 100 ms in a queue.
         """
         async with connection.transaction():
             if not await self.lock(connection):
-                return False
+                return None
             await connection.execute(f"set local lock_timeout = '{_LOCK_TIMEOUT}'")
             await connection.execute(f"lock table {self.hot} in share mode")
             progress = await connection.fetchrow(
@@ -184,7 +186,7 @@ class PackedDay:
             )
             if progress != counted:
                 await self._begin_anew(connection)
-                return False
+                return None
             # in the order in which readers of the view lock them
             await connection.execute("lock table only quantum_samples in access exclusive mode")
             await connection.execute(f"drop table {self.hot}")
@@ -198,7 +200,7 @@ class PackedDay:
             else:
                 await connection.execute(f"drop table {self.staging}")
             await connection.execute("delete from quantum_packing where day = $1", self.day)
-        return True
+        return int(counted["samples"])
 
     async def tidy(self, connection: Any) -> None:
         """Statistics for the planner and pages that need no later visit."""

@@ -115,6 +115,16 @@ async def test_a_packed_day_reads_as_its_rows_did(world: World) -> None:
     assert world.registry.get_sample_value("quantum_packing_samples_total") == 600
 
 
+async def test_a_day_without_samples_is_not_called_packed(world: World) -> None:
+    """Its table goes all the same; the log and the count of days name only days that had samples."""
+    await world.fetch("select quantum_ensure_day_partitions('quantum_samples', '2026-02-27', '2026-02-28')")
+    report = await world.packing.pack()
+    assert report.packed == ("2026-03-01",)
+    assert world.registry.get_sample_value("quantum_packing_partitions_total") == 1
+    left = await world.fetch("select day from quantum_day_partitions_before('quantum_samples', '2026-03-02')")
+    assert left == []
+
+
 async def test_late_samples_of_a_packed_day_are_taken_once(world: World) -> None:
     """They are rows again, seen beside the chunks without repeats, and the next run packs them."""
     await world.packing.pack()
@@ -138,7 +148,7 @@ async def test_rows_that_come_during_packing_make_it_begin_again(world: World) -
         while await world.packing._step(connection, day):
             pass
         await world.write(100, 101)
-        assert await day.swap(connection) is False
+        assert await day.swap(connection) is None
     assert len((await world.read()).ts_ms) == 606
     await world.packing.pack()
     assert await world.fetch("select from quantum_samples") == []
