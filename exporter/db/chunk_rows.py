@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from exporter.db.chunk_codec import Chunk, Steps, decode, encode
+from exporter.model.rollups import ROLLUP_MS
 from exporter.model.samples import Float64s, Int64s
 from exporter.model.staleness import stale_mask
 
@@ -16,7 +17,6 @@ COLUMNS: Final = (
     "start_ts", "end_ts", "series_id", "n", "t_step", "t_unit", "t_width", "t_data",
     "v_base", "v_step", "v_unit", "v_width", "v_data", "divisor", "odd_at", "odd",
 )  # fmt: skip
-ROLLUP_MS: Final = 300_000
 MINIMUM, MAXIMUM, TOTAL, NUMBER, LAST = range(1, 6)  # `stat` of quantum_rollups
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _US: Final = timedelta(microseconds=1)

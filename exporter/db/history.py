@@ -1,25 +1,27 @@
 """Samples read back from Postgres as columns, for ranges older than the head.
 
-Hot rows and packed days together; of days older than the samples the last value of each five minutes.
+Hot rows and packed days together; of days older than the samples the numbers kept of each five minutes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 
 from exporter.db.chunk_codec import Steps, decode_values, integers
-from exporter.db.chunk_rows import COLUMNS, LAST, ROLLUP_MS, from_row
+from exporter.db.chunk_rows import COLUMNS, LAST, MAXIMUM, MINIMUM, NUMBER, TOTAL, from_row
 from exporter.db.partitions import DAY_MS
 from exporter.db.pool import Database, Purpose
 from exporter.errors import QueryError, QueryErrorKind
 from exporter.model.labels import METRIC_NAME, LabelSet, Matcher, MatchOp
+from exporter.model.rollups import ROLLUP_MS, Remembered, Rollup, counter_rollup
 from exporter.model.samples import Float64s, Int64s, SeriesBlock
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,13 +50,21 @@ where series_id = any('{{{ids}}}'::int[]) and ts >= '{first}' and ts <= '{last}'
 """
 # $2 is where the day of $3 begins, $4 the end; a chunk lies within one UTC day
 _CHUNKS: Final = f"""
-select {", ".join(COLUMNS)}, 0::smallint as stat from quantum_chunks
+select {", ".join(COLUMNS)} from quantum_chunks
 where series_id = any($1::int[]) and start_ts >= $2 and start_ts <= $4 and end_ts >= $3
 """
-_ROLLUPS: Final = f"""
-select {", ".join(COLUMNS)}, stat from quantum_rollups
-where series_id = any($1::int[]) and stat = {LAST} and start_ts >= $2 and start_ts <= $4
-    and end_ts >= $3::timestamptz - interval '5 minutes' and not quantum_has_samples_day(start_ts)
+# $5: the numbers wanted, $6: days of which there are samples
+_OF_GONE_DAYS: Final = """
+from quantum_rollups
+where series_id = any($1::int[]) and stat = any($5::smallint[]) and start_ts >= $2 and start_ts <= $4
+    and end_ts >= $3::timestamptz - interval '5 minutes'
+    and (start_ts at time zone 'UTC')::date <> all($6::date[])
+"""
+_ROLLUPS: Final = f"select {', '.join(COLUMNS)}, stat {_OF_GONE_DAYS}"
+_ROLLUPS_COUNT: Final = f"select coalesce(sum(n), 0) {_OF_GONE_DAYS}"
+_SAMPLE_DAYS: Final = """
+select day from unnest(array['quantum_samples', 'quantum_chunks']::regclass[]) parent,
+    quantum_day_partitions_before(parent, 'infinity')
 """
 # the part of each chunk that lies in the range; an instant takes at least one sample
 _ESTIMATE: Final = """
@@ -75,6 +85,16 @@ _DAYS: Final = """
 select partition::text as name from quantum_day_partitions_before($1::text::regclass, 'infinity')
 """
 _DENSEST: Final = 86_400  # samples of a series in a day, up to which nobody counts before reading
+_STATS: Final[Mapping[Rollup, tuple[int, ...]]] = MappingProxyType(
+    {
+        Rollup.LAST: (LAST,),
+        Rollup.MINIMUM: (MINIMUM,),
+        Rollup.MAXIMUM: (MAXIMUM,),
+        Rollup.SUM: (TOTAL,),
+        Rollup.COUNT: (NUMBER,),
+        Rollup.COUNTER: (MAXIMUM, LAST),
+    }
+)
 
 
 class History:
@@ -96,14 +116,29 @@ class History:
     ) -> SeriesBlock:
         """Samples with start_ms <= ts <= end_ms of all series that satisfy every matcher, in label order.
 
-        Series without a sample in the range are left out; staleness markers are kept bit by bit.
+        Of days whose samples are gone the last value of each five minutes, at their end. Series without a
+        sample in the range are left out; staleness markers are kept bit by bit.
 
         Raises: StorageError where the database does not answer; QueryError (LIMIT) beyond `max_samples`.
         """
+        known = await self.remembered(matchers, start_ms, end_ms, (Rollup.LAST,), max_samples=max_samples)
+        return known.of(Rollup.LAST)
+
+    async def remembered(
+        self,
+        matchers: Sequence[Matcher],
+        start_ms: int,
+        end_ms: int,
+        rollups: Collection[Rollup],
+        *,
+        max_samples: int | None = None,
+    ) -> Remembered:
+        """As `read`, but with these rollups of days whose samples are gone. Raises: as `read`."""
+        stats = sorted({stat for rollup in rollups for stat in _STATS[rollup]})
         async with self._database.acquire(Purpose.READ) as connection:
             series = await self._series(connection, matchers)
             if not series:
-                return SeriesBlock.empty()
+                return Remembered(SeriesBlock.empty())
             chunks: list[bytes] = []
 
             async def take(data: bytes) -> None:
@@ -116,22 +151,32 @@ class History:
             samples = _SAMPLES.format(ids=",".join(map(str, series)), first=bounds[1], last=bounds[2])
             await connection.copy_from_query(samples + limit, output=take, format="binary")
             raw = b"".join(chunks)
+            days = len(series) * ((end_ms - start_ms) // DAY_MS + 2)
             if max_samples is not None:
                 _refuse_above(max_samples, _count(raw))
-                if len(series) * ((end_ms - start_ms) // DAY_MS + 2) * _DENSEST > max_samples:
-                    estimate = await connection.fetchval(_ESTIMATE, list(series), *bounds)
-                    _refuse_above(max_samples, estimate)
+                if days * _DENSEST > max_samples:
+                    _refuse_above(max_samples, await connection.fetchval(_ESTIMATE, list(series), *bounds))
             # after the hot rows: what is packed in between is then seen twice, and taken once
             packed = await connection.fetch(_CHUNKS, list(series), *bounds)
+            rolled: list[Any] = []
             if not _begins_on(start_ms // DAY_MS, raw, packed):
-                packed += await connection.fetch(_ROLLUPS, list(series), *bounds)
-        if len(packed) > _FEW or len(raw) > _SMALL:
-            block = await asyncio.to_thread(_merged, series, raw, packed, start_ms, end_ms)
-        else:
+                kept = [row["day"] for row in await connection.fetch(_SAMPLE_DAYS)]
+                args = (list(series), *bounds, stats, kept)
+                if max_samples is not None and days * len(stats) * (DAY_MS // ROLLUP_MS) > max_samples:
+                    _refuse_above(max_samples, int(await connection.fetchval(_ROLLUPS_COUNT, *args)))
+                rolled = await connection.fetch(_ROLLUPS, *args)
+
+        def decoded() -> Remembered:
             block = _merged(series, raw, packed, start_ms, end_ms)
+            return Remembered(block, _rolled(series, rolled, rollups, start_ms, end_ms))
+
+        if len(packed) + len(rolled) > _FEW or len(raw) > _SMALL:
+            known = await asyncio.to_thread(decoded)
+        else:
+            known = decoded()
         if max_samples is not None:
-            _refuse_above(max_samples, len(block.ts_ms))
-        return block
+            _refuse_above(max_samples, len(known))
+        return known
 
     async def series(self, matchers: Sequence[Matcher]) -> list[LabelSet]:
         """The label sets that satisfy every matcher, sorted. Raises: StorageError."""
@@ -231,26 +276,61 @@ def _merged(
     hot = _block(series, raw)
     if not packed:
         return hot
-    times: dict[tuple[Steps, int, int], Int64s] = {}  # most series have the same
-    parts: dict[LabelSet, list[tuple[Int64s, Float64s]]] = {}
-    for row in sorted(packed, key=itemgetter(0)):
+    parts = _unpacked(series, packed, start_ms, end_ms)
+    bounds = zip(hot.offsets[:-1].tolist(), hot.offsets[1:].tolist(), strict=True)
+    for labels, (lo, hi) in zip(hot.labels, bounds, strict=True):
+        parts.setdefault(labels, []).append((hot.ts_ms[lo:hi], hot.values[lo:hi]))
+    return _of_parts(parts)
+
+
+def _rolled(
+    series: dict[int, LabelSet], rows: Sequence[Any], rollups: Collection[Rollup], start_ms: int, end_ms: int
+) -> dict[Rollup, SeriesBlock]:
+    """A block for each rollup; each number at the last millisecond of its five minutes."""
+    if not rows:
+        return {}
+    late = ROLLUP_MS - 1
+    by_stat: dict[int, list[Any]] = {}
+    for row in rows:
+        by_stat.setdefault(row["stat"], []).append(row)
+    blocks = {
+        stat: _of_parts(_unpacked(series, of_stat, start_ms, end_ms, late_ms=late))
+        for stat, of_stat in by_stat.items()
+    }
+    return {
+        rollup: counter_rollup(blocks[LAST], blocks[MAXIMUM])
+        if rollup is Rollup.COUNTER
+        else blocks[_STATS[rollup][0]]
+        for rollup in rollups
+    }
+
+
+_Parts = dict[LabelSet, list[tuple[Int64s, Float64s]]]
+
+
+def _unpacked(
+    series: dict[int, LabelSet], rows: Sequence[Any], start_ms: int, end_ms: int, *, late_ms: int = 0
+) -> _Parts:
+    """What lies in the range of each series' rows, oldest first, each time `late_ms` later than it says."""
+    times: dict[tuple[Steps, int], Int64s] = {}  # most series have the same
+    parts: _Parts = {}
+    for row in sorted(rows, key=itemgetter(0)):
         chunk = from_row(row)
-        key = (chunk.times, chunk.n, row["stat"])
+        key = (chunk.times, chunk.n)
         ts_ms = times.get(key)
         if ts_ms is None:
-            ts_ms = integers(chunk.times, chunk.n) // 1000
-            if row["stat"]:
-                ts_ms += ROLLUP_MS - 1  # the last value is known when the five minutes are over
-            times[key] = ts_ms
+            ts_ms = times[key] = integers(chunk.times, chunk.n) // 1000 + late_ms
         values = decode_values(chunk)
         lo, hi = 0, chunk.n
         if ts_ms[0] < start_ms or ts_ms[-1] > end_ms:
             lo, hi = int(np.searchsorted(ts_ms, start_ms)), int(np.searchsorted(ts_ms, end_ms, "right"))
         if lo < hi:
             parts.setdefault(series[row["series_id"]], []).append((ts_ms[lo:hi], values[lo:hi]))
-    bounds = zip(hot.offsets[:-1].tolist(), hot.offsets[1:].tolist(), strict=True)
-    for labels, (lo, hi) in zip(hot.labels, bounds, strict=True):
-        parts.setdefault(labels, []).append((hot.ts_ms[lo:hi], hot.values[lo:hi]))
+    return parts
+
+
+def _of_parts(parts: _Parts) -> SeriesBlock:
+    """One block, series in label order."""
     found = sorted(parts)
     columns = [_in_order(parts[labels]) for labels in found]
     if not columns:

@@ -34,11 +34,9 @@ _FRAME: Final = 21  # bytes of a COPY's header and trailer
 _HEADER: Final = 19
 _ROLLUP_COLUMNS: Final = (*COLUMNS, "stat")
 _DUE: Final = "select day from quantum_day_partitions_before('quantum_samples', $1::date)"
-_PUT_ROLLUP: Final = f"""
-insert into quantum_rollups ({", ".join(_ROLLUP_COLUMNS)})
-values ({", ".join(f"${at}" for at in range(1, len(_ROLLUP_COLUMNS) + 1))})
-on conflict (series_id, stat, start_ts) do update set
-{", ".join(f"{name} = excluded.{name}" for name in COLUMNS)}
+_DROP_ROLLUPS: Final = """
+delete from quantum_rollups
+where start_ts >= $1::date and start_ts < $1::date + 1 and series_id = any($2::int[])
 """
 
 
@@ -145,16 +143,13 @@ class PackedDay:
         return rows
 
     async def put_rollups(self, connection: Any, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert them, or replace what was made before late samples came."""
-        if await connection.fetchval(
-            "select exists (select from quantum_rollups "
-            "where start_ts >= $1::date and start_ts < $1::date + 1 and series_id = $2)",
-            self.day,
-            rows[0][2] if rows else 0,
-        ):
-            await connection.executemany(_PUT_ROLLUP, rows)
-        elif rows:
-            await connection.copy_records_to_table("quantum_rollups", records=rows, columns=_ROLLUP_COLUMNS)
+        """Insert them in the place of what was made of these series before late samples came.
+
+        Deleted first, not updated: a row begins where its first sample does, and late ones may be earlier.
+        """
+        ids = sorted({row[2] for row in rows})
+        await connection.execute(_DROP_ROLLUPS, self.day, ids)
+        await connection.copy_records_to_table("quantum_rollups", records=rows, columns=_ROLLUP_COLUMNS)
 
     async def advance(self, connection: Any, last: int, hot_rows: int, samples: int) -> None:
         """Note how far it is."""

@@ -76,6 +76,15 @@ def maybe_no_counter(name: str, start: int) -> Note:
     return Note(Level.INFO, text, start)
 
 
+def narrow_window(function: str, least_minutes: int, start: int) -> Note:
+    """A range too short for samples that are kept as one number for five minutes."""
+    text = (
+        f"the samples of the older part are gone, five minutes of them are one number: {function} needs a "
+        f"range of {least_minutes}m or more there"
+    )
+    return Note(Level.WARNING, text, start)
+
+
 def forced_monotonic(
     name: str, bounds: tuple[float, float], most: float, count: int, times_ms: tuple[int, int], start: int
 ) -> Note:

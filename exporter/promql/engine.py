@@ -26,7 +26,7 @@ from exporter.promql.parse import parse_expr
 from exporter.promql.plan import Node, Read, reads
 from exporter.promql.planner import Keys, Planner
 from exporter.promql.read import Reader, column_reader, flattened
-from exporter.promql.source import SeriesSource, SizedSource
+from exporter.promql.source import RollupSource, SeriesSource, SizedSource
 from exporter.promql.values import InstantVector, Origin, RangeMatrix, Result, ScalarValue, StringValue, Value
 from exporter.promql.windows import ragged_spans, without_markers
 
@@ -76,6 +76,7 @@ class Engine:
         subquery_step_ms: int = 60_000,
     ) -> None:
         self._columns = column_reader(source)
+        self._rollups = source if isinstance(source, RollupSource) else None
         self._sized = source if isinstance(source, SizedSource) else None
         self._lookback_ms = lookback_delta_ms
         self._max_samples = max_samples
@@ -220,7 +221,7 @@ class Engine:
         if steps is None:
             steps = Steps(np.zeros(1, np.int64), 1)
         return Evaluation(
-            Reader(self._columns, self._lookback_ms if lookback_ms is None else lookback_ms),
+            Reader(self._columns, self._rollups, self._lookback_ms if lookback_ms is None else lookback_ms),
             steps,
             bounds or (steps.start_ms, steps.end_ms),
             Budget(self._max_samples, deadline, self._monotonic, cancel),

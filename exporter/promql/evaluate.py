@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from exporter.errors import QueryError, QueryErrorKind
+from exporter.model.rollups import Rollup
 from exporter.model.samples import Float64s
 from exporter.promql import annotations as notes
 from exporter.promql.aggregate import check_k, count_values, group, limit_ratio, pick_k, reduce_groups
@@ -47,7 +48,7 @@ from exporter.promql.plan import (
     Window,
 )
 from exporter.promql.rangecalls import RANGE_CALLS
-from exporter.promql.read import Reader, select_points, smooth_select
+from exporter.promql.read import Reader, flattened, select_points, smooth_select
 
 
 @dataclass(slots=True)
@@ -140,7 +141,19 @@ class Evaluation:
             return smooth_select(self.reader, node, times, self.budget)
         return select_points(self.reader, node, times, self.budget)[0]
 
-    def _window(self, node: Window) -> RangeOperand:
+    def window(self, node: Window, rollup: Rollup) -> RangeOperand:
+        """The value of a range selector; where samples are gone, that number of each five minutes."""
+        if not self.reader.has_rollups():
+            value = self.value(node)
+            assert isinstance(value, RangeOperand)
+            return value
+        if self.observer is None:
+            return self._window(node, rollup)
+        watched = self.observer.around(node, lambda: self._window(node, rollup))
+        assert isinstance(watched, RangeOperand)
+        return watched
+
+    def _window(self, node: Window, rollup: Rollup = Rollup.LAST) -> RangeOperand:
         select = node.select
         ends = self.times(select.at, select.offset_ms)
         before = self.reader.lookback_ms if select.smoothed or select.anchored else 0
@@ -148,7 +161,11 @@ class Evaluation:
         start_ms = int(ends.min()) - node.range_ms - before + 1
         end_ms = int(ends.max()) + after
         flat = select.anchored or select.smoothed
-        columns = self.reader.columns(select.matchers, start_ms, end_ms, flat=flat)
+        rolled = self.reader.rollups(select.matchers, start_ms, end_ms, rollup)
+        if rolled is None:
+            columns = self.reader.columns(select.matchers, start_ms, end_ms, flat=flat)
+        else:
+            columns = flattened(rolled) if flat else rolled
         return RangeOperand(
             columns,
             ends,
@@ -159,6 +176,7 @@ class Evaluation:
             after,
             select.anchored,
             select.smoothed,
+            rolled is not None,
         )
 
     def _subquery(self, node: Sub) -> RangeOperand:

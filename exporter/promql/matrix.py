@@ -115,7 +115,8 @@ class RangeOperand:
     """A range vector at every step: the samples, and the window of each step.
 
     The window of step t is (ends_ms[t] - range_ms, ends_ms[t]]; `steps_ms` are the times of evaluation.
-    `before_ms` and `after_ms` widen what was read (anchored, smoothed). `name` for annotations.
+    `before_ms` and `after_ms` widen what was read (anchored, smoothed). `rolled_up`: some of the samples, or
+    all, are rollups of samples that are gone.
     """
 
     columns: Columns
@@ -127,6 +128,7 @@ class RangeOperand:
     after_ms: int = 0
     anchored: bool = False
     smoothed: bool = False
+    rolled_up: bool = False
     cells: int = 0
 
 

@@ -7,10 +7,13 @@ of the expression in its query, for annotations.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
 
 from exporter.model.labels import METRIC_NAME, Matcher, MatchOp
+from exporter.model.rollups import Rollup
 from exporter.promql.ast import At, ValueType, VectorMatching
 
 
@@ -185,13 +188,40 @@ def info_select(node: Function) -> Select:
     return Select(0, node.args[0].start, at is not None, "", wanted, offset_ms, at, False, False)
 
 
+_LAST: Final = (Rollup.LAST,)
+# what functions over a range are computed from where five minutes are one number; all others from LAST
+_ROLLUPS: Final[Mapping[str, tuple[Rollup, ...]]] = MappingProxyType(
+    {
+        "min_over_time": (Rollup.MINIMUM,),
+        "ts_of_min_over_time": (Rollup.MINIMUM,),
+        "max_over_time": (Rollup.MAXIMUM,),
+        "ts_of_max_over_time": (Rollup.MAXIMUM,),
+        "sum_over_time": (Rollup.SUM,),
+        "count_over_time": (Rollup.COUNT,),
+        "avg_over_time": (Rollup.SUM, Rollup.COUNT),
+        "rate": (Rollup.COUNTER,),
+        "increase": (Rollup.COUNTER,),
+        "resets": (Rollup.COUNTER,),
+    }
+)
+
+
+def rollups_for(function: str) -> tuple[Rollup, ...]:
+    """The rollups that a function over a range reads."""
+    return _ROLLUPS.get(function, _LAST)
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Samples that a query will ask for: matchers and a closed range in milliseconds."""
+    """Samples that a query will ask for: matchers and a closed range in milliseconds.
+
+    `rollups`: which numbers serve where the source has one for each five minutes instead.
+    """
 
     matchers: tuple[Matcher, ...]
     start_ms: int
     end_ms: int
+    rollups: frozenset[Rollup] = frozenset(_LAST)
 
 
 def reads(
@@ -229,5 +259,8 @@ def reads(
             if isinstance(node, Function) and node.name == "info":
                 parts = (node.args[0], info_select(node))
             for child in parts:
-                found += reads(child, start_ms, end_ms, lookback_ms, bounds)
+                under = reads(child, start_ms, end_ms, lookback_ms, bounds)
+                if isinstance(child, Window) and isinstance(node, Function):
+                    under = [replace(read, rollups=frozenset(rollups_for(node.name))) for read in under]
+                found += under
             return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from exporter.errors import QueryError
+from exporter.model.rollups import ROLLUP_MS, Rollup
 from exporter.promql import annotations as notes
 from exporter.promql.calls import Handler, absence, scalar_arg
 from exporter.promql.floats import general_float
@@ -16,7 +17,7 @@ from exporter.promql.functions import over_time
 from exporter.promql.functions.over_time import KERNELS
 from exporter.promql.functions.rate import extrapolated, instant
 from exporter.promql.matrix import Operand, RangeOperand, StepMatrix
-from exporter.promql.plan import Function, Node, Window
+from exporter.promql.plan import Function, Node, Window, rollups_for
 from exporter.promql.seriesset import Bools, SeriesSet
 from exporter.promql.windows import Samples, allocate, finish, ragged_windows, reduce_windows
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _ANCHORED = ("changes", "delta", "increase", "rate", "resets")
 _SMOOTHED = ("delta", "increase", "rate")
 _COUNTER_ENDS = ("_total", "_sum", "_count", "_bucket")
+_OF_TWO = ("delta", "deriv", "idelta", "increase", "irate", "predict_linear", "rate")
 _KEEP_NAME = ("first_over_time", "last_over_time")
 
 
@@ -34,9 +36,13 @@ def range_arg(evaluation: Evaluation, node: Node, name: str) -> RangeOperand:
 
     Raises: QueryError where the function does not work with the range's modifier.
     """
-    value = evaluation.value(node)
-    assert isinstance(value, RangeOperand)
-    if isinstance(node, Window):
+    if not isinstance(node, Window):
+        value = evaluation.value(node)
+        assert isinstance(value, RangeOperand)
+    else:
+        value = evaluation.window(node, rollups_for(name)[0])
+        if value.rolled_up:
+            _note_narrow(evaluation, node, name)
         for word, on, allowed in (
             ("anchored", value.anchored, _ANCHORED),
             ("smoothed", value.smoothed, _SMOOTHED),
@@ -46,6 +52,13 @@ def range_arg(evaluation: Evaluation, node: Node, name: str) -> RangeOperand:
                     f"{word} modifier can only be used with: {', '.join(allowed)} - not with {name}"
                 )
     return value
+
+
+def _note_narrow(evaluation: Evaluation, node: Window, name: str) -> None:
+    """Five minutes are one number: two of them need ten minutes."""
+    least_ms = 2 * ROLLUP_MS if name in _OF_TWO else ROLLUP_MS
+    if node.range_ms < least_ms:
+        evaluation.note(notes.narrow_window(name, least_ms // 60_000, node.start))
 
 
 def _growth(*, counter: bool, per_second: bool) -> Handler:
@@ -84,12 +97,27 @@ def _instant(*, per_second: bool) -> Handler:
 def _kernel(evaluation: Evaluation, node: Function) -> Operand:
     operand = range_arg(evaluation, node.args[0], node.name)
     kernel, least = KERNELS[node.name]
+    if operand.rolled_up and node.name == "avg_over_time":
+        return _mean_of_rollups(evaluation, node.args[0], operand)
+    if operand.rolled_up and node.name == "count_over_time":
+        kernel = over_time.sum_over_time  # of counts
     if operand.anchored:
         return _anchored(evaluation, operand, node.name)
     result = reduce_windows(operand, kernel, least, evaluation.budget)
     if node.name in _KEEP_NAME:
         return StepMatrix(operand.columns.series, result.values, result.present)
     return result
+
+
+def _mean_of_rollups(evaluation: Evaluation, arg: Node, sums: RangeOperand) -> StepMatrix:
+    """The sums of five minutes and of single samples over their counts."""
+    assert isinstance(arg, Window)
+    counts = evaluation.window(arg, Rollup.COUNT)
+    total, count = (
+        reduce_windows(operand, over_time.sum_over_time, 1, evaluation.budget) for operand in (sums, counts)
+    )
+    with np.errstate(all="ignore"):
+        return StepMatrix(total.series, total.values / count.values, total.present)
 
 
 def _anchored(evaluation: Evaluation, operand: RangeOperand, name: str) -> StepMatrix:

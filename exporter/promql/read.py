@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from exporter.model.labels import Matcher
+from exporter.model.rollups import Rollup
 from exporter.model.samples import Float64s, Int64s
 from exporter.model.staleness import stale_mask
 from exporter.promql.functions.rate import smooth_points
@@ -20,6 +21,7 @@ from exporter.promql.source import (
     ColumnSource,
     Grid,
     Ragged,
+    RollupSource,
     SeriesSource,
     columns_of,
 )
@@ -41,10 +43,11 @@ def column_reader(source: SeriesSource) -> ReadColumns:
 class Reader:
     """Reads a source for one evaluation. `lookback_ms`: how far back an instant selector looks."""
 
-    __slots__ = ("_columns", "lookback_ms")
+    __slots__ = ("_columns", "_rollups", "lookback_ms")
 
-    def __init__(self, columns: ReadColumns, lookback_ms: int) -> None:
+    def __init__(self, columns: ReadColumns, rollups: RollupSource | None, lookback_ms: int) -> None:
         self._columns = columns
+        self._rollups = rollups
         self.lookback_ms = lookback_ms
 
     def columns(
@@ -53,6 +56,16 @@ class Reader:
         """Samples with start_ms <= ts <= end_ms; `flat`: no grids."""
         columns = self._columns(matchers, start_ms, end_ms)
         return flattened(columns) if flat else columns
+
+    def has_rollups(self) -> bool:
+        """Whether `rollups` may find any."""
+        return self._rollups is not None
+
+    def rollups(
+        self, matchers: Sequence[Matcher], start_ms: int, end_ms: int, rollup: Rollup
+    ) -> Columns | None:
+        """Numbers for each five minutes of the range where samples are gone; None where none are."""
+        return None if self._rollups is None else self._rollups.rollups(matchers, start_ms, end_ms, rollup)
 
     def steps_as_range(
         self, matrix: StepMatrix, ts_ms: Int64s, ends_ms: Int64s, steps_ms: Int64s, node: Sub

@@ -2,7 +2,8 @@
 
 Two forms. Every source gives a `SeriesBlock`: flat columns, series after series. A source that keeps
 series sharing their timestamps gives `Columns` as well: `Grid`s (time-major, no copy) for those series,
-`Ragged` for the rest. The engine evaluates both with the same kernels.
+`Ragged` for the rest. The engine evaluates both with the same kernels. A source may tell, besides, that it
+has only rollups of old samples, and give those that a function over a range can use.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.model.labels import Matcher
+from exporter.model.rollups import Rollup
 from exporter.model.samples import Float64s, Int64s, SeriesBlock
 from exporter.promql.seriesset import SeriesSet
 
@@ -42,6 +44,19 @@ class SizedSource(Protocol):
 
     def estimate(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> int | None:
         """About how many samples a read would give; None where that is not known at once."""
+
+
+@runtime_checkable
+class RollupSource(Protocol):
+    """A source that keeps old samples as numbers that stand for five minutes each."""
+
+    def rollups(
+        self, matchers: Sequence[Matcher], start_ms: int, end_ms: int, rollup: Rollup
+    ) -> Columns | None:
+        """That number of each five minutes, and of samples where they are kept; None where they all are.
+
+        What a selector gets is LAST of each.
+        """
 
 
 @dataclass(frozen=True, slots=True, eq=False)

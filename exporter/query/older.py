@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from exporter.errors import StorageError
 from exporter.model.found import Found
 from exporter.model.labels import METRIC_NAME, LabelSet, Matcher, MatchOp
-from exporter.model.samples import SeriesBlock
+from exporter.model.rollups import Remembered
 from exporter.promql.plan import Read
 from exporter.query.ports import SampleHistory
 from exporter.storage import MemoryStorage
@@ -29,32 +30,40 @@ class OlderSamples:
     def needed(self, reads: Iterable[Read]) -> list[Read]:
         """The reads that begin before the head does, ranges of the same matchers made one."""
         floor_ms = self._head.floor_ms
-        ranges: dict[Matchers, tuple[int, int]] = {}
+        wanted: dict[Matchers, Read] = {}
         for read in reads:
             if floor_ms is not None and read.start_ms >= floor_ms:
                 continue
             end_ms = read.end_ms if floor_ms is None else min(read.end_ms, floor_ms + _MARGIN_MS)
-            first, last = ranges.get(read.matchers, (read.start_ms, end_ms))
-            ranges[read.matchers] = (min(first, read.start_ms), max(last, end_ms))
-        return [Read(matchers, *bounds) for matchers, bounds in ranges.items()]
+            one = replace(read, end_ms=end_ms)
+            known = wanted.get(read.matchers, one)
+            wanted[read.matchers] = Read(
+                read.matchers,
+                min(known.start_ms, one.start_ms),
+                max(known.end_ms, one.end_ms),
+                known.rollups | one.rollups,
+            )
+        return list(wanted.values())
 
     async def source(self, reads: Sequence[Read], max_samples: int) -> tuple[JoinedSource, tuple[str, ...]]:
         """A source for these reads, and a warning where the long memory does not answer.
 
         Raises: QueryError (LIMIT) where more than `max_samples` would be loaded.
         """
-        blocks: dict[Matchers, SeriesBlock] = {}
+        found: dict[Matchers, Remembered] = {}
         left = max_samples
         history = self._history()
         try:
             for read in reads if history is not None else ():
                 assert history is not None
-                block = await history.read(read.matchers, read.start_ms, read.end_ms, max_samples=left)
-                left -= len(block.ts_ms)
-                blocks[read.matchers] = block
+                known = await history.remembered(
+                    read.matchers, read.start_ms, read.end_ms, read.rollups, max_samples=left
+                )
+                left -= len(known)
+                found[read.matchers] = known
         except StorageError as error:
             return JoinedSource(self._head, {}), (self._warning(error),)
-        return JoinedSource(self._head, blocks), ()
+        return JoinedSource(self._head, found), ()
 
     async def series(
         self, matcher_sets: Sequence[Sequence[Matcher]], start_ms: int, end_ms: int

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from exporter.model.labels import LabelSet, Matcher
-from exporter.model.samples import SeriesBlock
+from exporter.model.rollups import Remembered, Rollup
 
 
 class SampleHistory(Protocol):
     """The long memory. All raise StorageError where it does not answer."""
 
-    async def read(
-        self, matchers: Sequence[Matcher], start_ms: int, end_ms: int, *, max_samples: int | None = None
-    ) -> SeriesBlock:
-        """Samples in a closed range, series in label order.
+    async def remembered(
+        self,
+        matchers: Sequence[Matcher],
+        start_ms: int,
+        end_ms: int,
+        rollups: Collection[Rollup],
+        *,
+        max_samples: int | None = None,
+    ) -> Remembered:
+        """Samples in a closed range, series in label order, and rollups of where they are gone.
 
         Raises: QueryError (LIMIT) beyond `max_samples`.
         """

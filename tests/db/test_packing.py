@@ -198,6 +198,24 @@ async def test_five_minutes_in_one_number_each(world: World) -> None:
     assert [tuple(row) for row in rows] == [(0.0, 2.0, 3.0, 4, 0.0)]
 
 
+async def test_five_minutes_are_made_anew_with_late_samples(world: World) -> None:
+    """Late samples of before a day's first take its history's beginning back: none of the old one stays."""
+    late = [SampleBatch(MIDNIGHT + DAY + 60_000 * at, SERIES[:1], np.array([float(at)])) for at in range(20)]
+    await world.copier.write(late[13:])
+    await world.packing.pack()
+    await world.copier.write(late[:13])
+    await world.packing.pack()
+    rows = await world.fetch(
+        "select min, max, sum, count, last from quantum_metrics_5m where time >= '2026-03-02' order by time"
+    )
+    assert [tuple(row) for row in rows] == [
+        (first, first + 4, 5 * first + 10, 5, first + 4) for first in (0.0, 5.0, 10.0, 15.0)
+    ]
+    await world.fetch("drop table quantum_chunks_20260302")
+    block = await world.history.read(ALL, MIDNIGHT + DAY, MIDNIGHT + 2 * DAY)
+    assert block.values.tolist() == [4.0, 9.0, 14.0, 19.0]
+
+
 async def test_days_without_samples_are_answered_by_five_minutes(world: World) -> None:
     """When retention has dropped a day, the last value of each five minutes stands at their end."""
     await world.packing.pack()
