@@ -56,7 +56,7 @@ PURE_FILES = (
 )
 
 EDGES = ("observe", "collectors", "client", "notify", "db", "web", "loops", "simulate", "query")
-SHARED_BY_EDGES = ("clock", "errors", "config", "assets", "instruments")
+SHARED_BY_EDGES = ("clock", "errors", "config", "assets", "instruments", "births")
 COMPOSITION = ("app.py", "monitoring.py", "__init__.py", "__main__.py")
 IMPURE_MODULES = {
     "asyncio", "aiohttp", "asyncpg", "psutil", "os", "socket", "logging", "threading", "subprocess",

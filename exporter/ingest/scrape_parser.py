@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -34,7 +34,8 @@ _PLAIN: Final = re.compile(
 _PAIR: Final = re.compile(r'([^=,]+)="([^"]*)"')
 _METADATA: Final = (b"TYPE", b"HELP", b"UNIT")
 
-Resolve = Callable[[SampleLine], LabelSet | None]
+Resolve = Callable[[str, Sequence[tuple[str, str]]], LabelSet | None]
+"""What a metric name and label pairs become."""
 
 
 class Format(Enum):
@@ -118,7 +119,7 @@ class ScrapeParser:
             head, _, text = line.rpartition(b" ")
             found = look_up(head)
             if found is None or (blanks and (b"\t" in line or b"\r" in line)):
-                self._unknown(line, number, reading)
+                self._unknown(line, number, reading, head, text)
             else:
                 series.append(found)
                 texts.append(text)
@@ -132,7 +133,7 @@ class ScrapeParser:
             raise ExpositionError(Problem(f'"{_shown(text)}" is not a number')) from None
         reading.total = self.total = len(series)
 
-    def _unknown(self, line: bytes, number: int, reading: _Reading) -> None:
+    def _unknown(self, line: bytes, number: int, reading: _Reading, head: bytes, value: bytes) -> None:
         """A comment, a line with a timestamp or an exemplar, or a series that is new."""
         openmetrics = self._format is Format.OPENMETRICS
         if line.startswith(b"#") or (not openmetrics and line.strip(b" \t\r")[:1] in (b"", b"#")):
@@ -143,8 +144,19 @@ class ScrapeParser:
             return
         try:
             text = line.decode()
-            plain = _plain(text)
-            sample = plain or (read_line(text) if openmetrics else parse_text(text)[0])
+            plain = _PLAIN.fullmatch(text)
+            if plain is not None:  # its value is left for later
+                name, block = plain[1], plain[2]
+                pairs: Sequence[tuple[str, str]] = _PAIR.findall(block) if block else ()
+                if len(dict(pairs)) < len(pairs):
+                    plain = None  # refused in the words of `line`
+            if plain is None:
+                sample = read_line(text) if openmetrics else parse_text(text)[0]
+                name, pairs = sample.name, sample.labels
+                head = _head(line, sample, openmetrics=openmetrics)
+                value = repr(sample.value).encode()
+                if sample.ts_s is not None:
+                    reading.times[len(reading.series)] = _milliseconds(sample.ts_s)
         except UnicodeDecodeError:
             raise ExpositionError(Problem("the text is not UTF-8", line=number, column=1)) from None
         except ExpositionError as error:
@@ -152,25 +164,17 @@ class ScrapeParser:
             raise ExpositionError(Problem(problem.message, line=number, column=1)) from None
         except ValueError as error:
             raise ExpositionError(Problem(str(error), line=number, column=1)) from None
-        head, _, value = line.rpartition(b" ")
-        if plain is None:
-            head, value = _head(line, sample, openmetrics=openmetrics), repr(sample.value).encode()
         found = self._known.get(head)
         if found is None:
             found = self._older.pop(head, None)
             if found is None:
-                found = self._resolve(sample) or EMPTY_LABELS
+                found = self._resolve(name, pairs) or EMPTY_LABELS
                 reading.born += 1
             self._known[head] = found
         if found is not EMPTY_LABELS:
             reading.kept += 1
             if self._max_series and reading.kept > self._max_series:
                 raise ScrapeLimitError(f"more than {self._max_series} new series in one scrape")
-        if sample.ts_s is not None:
-            ts_ms = sample.ts_s * 1000
-            if not math.isfinite(ts_ms) or abs(ts_ms) > _MAX_TS_MS:
-                raise ExpositionError(Problem("the timestamp is out of range", line=number, column=1))
-            reading.times[len(reading.series)] = round(ts_ms)
         reading.series.append(found)
         reading.texts.append(value)
 
@@ -202,23 +206,20 @@ class _Reading:
 
     def scraped(self) -> Scraped:
         values = np.concatenate(self.values) if self.values else np.zeros(0, np.float64)
-        if EMPTY_LABELS not in self.series:
-            return Scraped(self.series, values, self.times, self.total, self.born)
         kept = [place for place, labels in enumerate(self.series) if labels is not EMPTY_LABELS]
+        if len(kept) == len(self.series):
+            return Scraped(self.series, values, self.times, self.total, self.born)
         places = {old: new for new, old in enumerate(kept)} if self.times else {}
         times = {places[old]: ts_ms for old, ts_ms in self.times.items() if old in places}
         return Scraped([self.series[place] for place in kept], values[kept], times, self.total, self.born)
 
 
-def _plain(text: str) -> SampleLine | None:
-    """A line of the usual shape, its value left for later; None for any other line."""
-    found = _PLAIN.fullmatch(text)
-    if found is None:
-        return None
-    pairs = tuple(_PAIR.findall(found[2])) if found[2] else ()
-    if len(pairs) > 1 and len({name for name, _ in pairs}) < len(pairs):
-        return None  # refused in the words of `line`
-    return SampleLine(found[1], pairs, 0.0)
+def _milliseconds(ts_s: float) -> int:
+    """Raises: ValueError."""
+    ts_ms = ts_s * 1000
+    if not math.isfinite(ts_ms) or abs(ts_ms) > _MAX_TS_MS:
+        raise ValueError("the timestamp is out of range")
+    return round(ts_ms)
 
 
 def _head(line: bytes, sample: SampleLine, *, openmetrics: bool) -> bytes:

@@ -5,14 +5,15 @@ Source: Prometheus' configuration page (scrape_config, relabel_config) and its p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from operator import itemgetter
+from sys import intern
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import numpy as np
 
-from exporter.ingest.line import SampleLine
 from exporter.ingest.relabel import RelabelRule, relabel
 from exporter.ingest.scrape_parser import Scraped, ScrapeLimitError
 from exporter.model.durations import parse_duration
@@ -29,6 +30,8 @@ REPORT_NAMES: Final = (
 )
 FUTURE_MS: Final = 600_000
 PAST_MS: Final = 3_600_000
+_MAX_PAIRS = 100_000
+_MAX_ORDERS = 1000
 _SLICE = 2000  # series handed over at once: the head is locked that long
 _ADDRESS, _SCHEME, _PATH = "__address__", "__scheme__", "__metrics_path__"
 _INTERVAL, _TIMEOUT, _PARAM = "__scrape_interval__", "__scrape_timeout__", "__param_"
@@ -98,6 +101,16 @@ class Limits:
     value_length: int = 0
 
 
+class _Pairs(dict[tuple[str, str], tuple[str, str]]):
+    """Each pair of name and value once, with interned texts: many series have it."""
+
+    def __missing__(self, pair: tuple[str, str]) -> tuple[str, str]:
+        if len(self) >= _MAX_PAIRS:
+            self.clear()
+        own = self[pair] = (intern(pair[0]), intern(pair[1]))
+        return own
+
+
 class SeriesMaker:
     """Turns a sample line into the series under which it is stored."""
 
@@ -107,29 +120,55 @@ class SeriesMaker:
         self._target = target
         self._rules = rules
         self._limits = limits
+        self._limited = bool(limits.labels or limits.name_length or limits.value_length)
         self._honor_labels = honor_labels
+        self._orders: dict[tuple[str, ...], Callable[[tuple[tuple[str, str], ...]], Any] | None] = {}
+        self._pairs = _Pairs()
 
-    def __call__(self, sample: SampleLine) -> LabelSet | None:
-        """The series, None where a rule drops it.
+    def __call__(self, name: str, pairs: Sequence[tuple[str, str]]) -> LabelSet | None:
+        """The series of a metric name and its exposed labels, None where a rule drops it.
 
         Raises: ScrapeLimitError for labels beyond the limits; ValueError for a series without name.
         """
-        labels = {**dict(sample.labels), METRIC_NAME: sample.name}
-        if self._honor_labels:
-            for name, value in self._target:
-                labels.setdefault(name, value)
-        else:
-            self._move_conflicts(labels)
-        if self._rules:
-            kept = relabel(labels, self._rules)
-            if not kept:
-                return None
-            labels = kept
-        series = LabelSet.of(labels)
-        if not series.name:
-            raise ValueError(f"relabelling leaves no metric name on {sample.series}")
-        self._check(series)
+        series = self._usual(name, pairs)
+        if series is None:
+            labels = {**dict(pairs), METRIC_NAME: name}
+            if self._honor_labels:
+                for own, value in self._target:
+                    labels.setdefault(own, value)
+            else:
+                self._move_conflicts(labels)
+            if self._rules:
+                kept = relabel(labels, self._rules)
+                if not kept:
+                    return None
+                labels = kept
+            series = LabelSet.of(labels)
+            if not series.name:
+                shown = LabelSet.of((*pairs, (METRIC_NAME, name)))
+                raise ValueError(f"relabelling leaves no metric name on {shown}")
+        if self._limited:
+            self._check(series)
         return series
+
+    def _usual(self, name: str, pairs: Sequence[tuple[str, str]]) -> LabelSet | None:
+        """The series where nothing is to be rewritten: the same label names always sort in the same way."""
+        names = tuple([own for own, _ in pairs])
+        if names not in self._orders:
+            if len(self._orders) >= _MAX_ORDERS:
+                self._orders.clear()
+            self._orders[names] = self._order(names)
+        order = self._orders[names]
+        if order is None or "" in [value for _, value in pairs]:  # a label without value is none
+            return None
+        pair = self._pairs
+        return LabelSet(order((pair[METRIC_NAME, name], *self._target.pairs, *map(pair.__getitem__, pairs))))
+
+    def _order(self, names: tuple[str, ...]) -> Callable[[tuple[tuple[str, str], ...]], Any] | None:
+        every = (METRIC_NAME, *(name for name, _ in self._target), *names)
+        if self._rules or len(set(every)) < len(every) or len(every) == 1:
+            return None
+        return itemgetter(*sorted(range(len(every)), key=every.__getitem__))
 
     def _move_conflicts(self, labels: dict[str, str]) -> None:
         """The target's labels win; the exposed ones go on under exported_NAME."""

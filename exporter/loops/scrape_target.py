@@ -6,13 +6,15 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
+from exporter.births import mass_birth
 from exporter.clock import Clock
 from exporter.config.targets import ScrapeJob
 from exporter.errors import ExpositionError
-from exporter.ingest.scrape_parser import ScrapeLimitError, ScrapeParser
+from exporter.ingest.scrape_parser import Format, ScrapeLimitError, ScrapeParser
 from exporter.ingest.target import SeriesMaker, Target, TargetSeries
 from exporter.loops.scrape_http import Answer, Fetcher, ScrapeError
 from exporter.loops.scrape_metrics import ScrapeMetrics
@@ -22,6 +24,7 @@ from exporter.web.encode import rfc3339
 
 log = logging.getLogger(__name__)
 _LARGE: Final = 256 * 1024  # bytes on the wire: read in a thread of their own, so that others need not wait
+_HUGE: Final = 1 << 20  # unpacked bytes from which on the first reading makes very many series
 _TOLERANCE_MS: Final = 2  # a scrape that starts this late still has the time of its slot
 
 
@@ -128,7 +131,11 @@ class TargetLoop:
     def _digest(self, answer: Answer, ts_ms: int, started: float) -> list[SampleBatch]:
         """Decompress, read, put into the head; runs in a thread."""
         body = answer.plain(self.job.body_size_limit)
-        scraped = self._parser.parse(body, answer.format)
+        with mass_birth() if len(body) > _HUGE else nullcontext():
+            return self._take_over(body, answer.format, ts_ms, started)
+
+    def _take_over(self, body: bytes, format_: Format, ts_ms: int, started: float) -> list[SampleBatch]:
+        scraped = self._parser.parse(body, format_)
         limit = self.job.limits.samples
         if limit and len(scraped.series) > limit:
             raise ScrapeLimitError(f"sample_limit exceeded: {len(scraped.series)} samples, limit {limit}")

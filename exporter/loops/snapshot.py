@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from exporter.births import mass_birth
 from exporter.clock import Clock
 from exporter.loops.metrics import PipelineMetrics
 from exporter.model.samples import SampleBatch
@@ -74,14 +75,18 @@ class SnapshotLoop:
         self._last_ms = ts_ms
         started = self._clock.monotonic()
         self._metrics.snapshot_last.set(ts_ms / 1000)
-        if self._size >= _IN_THREAD_FROM:
-            batches = await asyncio.to_thread(self._copy, ts_ms)
+        if self._size >= _IN_THREAD_FROM or not self._snapshotter.quick:
+            batches = await asyncio.to_thread(self._copy_many, ts_ms)
         else:
             batches = self._copy(ts_ms)
         for batch in batches:
             self._persist(batch)
         self._metrics.snapshot_duration.observe(self._clock.monotonic() - started)
         return ts_ms
+
+    def _copy_many(self, ts_ms: int) -> list[SampleBatch]:
+        with mass_birth():
+            return self._copy(ts_ms)
 
     def _copy(self, ts_ms: int) -> list[SampleBatch]:
         batches = self._snapshotter.take(ts_ms)

@@ -70,6 +70,10 @@ class Source(Protocol):
     def quick(self) -> bool:
         """Whether the next reading takes well under a microsecond a sample and calls no foreign code."""
 
+    @property
+    def foreign(self) -> bool:
+        """Whether reading calls code of others."""
+
     def read(self, *, exemplars: bool = False) -> Sequence[FamilyValues]:
         """The families of the collector now."""
 
@@ -163,6 +167,8 @@ def _readable(instrument: Any) -> bool:
 
 class _Instrument(ABC):
     """The children of one instrument and the layout made of them, renewed when the children change."""
+
+    foreign = False
 
     def __init__(self, instrument: Any) -> None:
         self._instrument = instrument
@@ -334,6 +340,7 @@ class _CollectSource:
     """Any other collector, read by its own `collect()`."""
 
     quick = False
+    foreign = True
 
     def __init__(self, collector: Any) -> None:
         self.collector = collector

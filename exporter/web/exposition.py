@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry
 
+from exporter.births import mass_birth
 from exporter.model.samples import Float64s
 from exporter.observe.families import FamilyValues, Layout, RegistryReader, Source
 from exporter.web import exposition_text as text
@@ -95,7 +96,17 @@ class ExpositionPage:
         renderer = self._renderers.setdefault(offer, Renderer(offer))
         if all(source.quick for source in sources) and _samples(read) <= _INLINE_SAMPLES:
             return self._finish(renderer, read, exemplars, names)
-        return await asyncio.to_thread(self._finish, renderer, read, exemplars, names)
+        return await asyncio.to_thread(self._finish_many, renderer, read, exemplars, names)
+
+    def _finish_many(
+        self,
+        renderer: Renderer,
+        read: Sequence[Sequence[FamilyValues] | Source],
+        exemplars: bool,
+        names: tuple[str, ...],
+    ) -> bytes:
+        with mass_birth():
+            return self._finish(renderer, read, exemplars, names)
 
     def _finish(
         self,

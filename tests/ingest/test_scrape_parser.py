@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -15,8 +16,12 @@ from exporter.ingest.text import parse_text
 from exporter.model.labels import LabelSet
 
 
+def series_of(name: str, pairs: Sequence[tuple[str, str]]) -> LabelSet:
+    return LabelSet.of((*pairs, ("__name__", name)))
+
+
 def parser() -> ScrapeParser:
-    return ScrapeParser(lambda sample: sample.series)
+    return ScrapeParser(series_of)
 
 
 def flat(scraped: Scraped) -> list[tuple[LabelSet, float, int | None]]:
@@ -181,9 +186,9 @@ def test_a_known_line_is_not_read_again() -> None:
     """The second scrape resolves nothing, gives the same label sets, and drops what was dropped before."""
     asked: list[str] = []
 
-    def resolve(sample: SampleLine) -> LabelSet | None:
-        asked.append(sample.name)
-        return None if sample.name == "b" else sample.series
+    def resolve(name: str, pairs: Sequence[tuple[str, str]]) -> LabelSet | None:
+        asked.append(name)
+        return None if name == "b" else series_of(name, pairs)
 
     reader = ScrapeParser(resolve)
     first = reader.parse(b"a 1\nb 2\nc 3 1700000000000\n")
@@ -215,7 +220,7 @@ def test_long_bodies_are_read_in_pieces() -> None:
 
 def test_too_many_series_end_the_scrape() -> None:
     """The bound holds before everything has been read."""
-    reader = ScrapeParser(lambda sample: sample.series, max_series=10)
+    reader = ScrapeParser(series_of, max_series=10)
     with pytest.raises(ScrapeLimitError):
         reader.parse("\n".join(f'a{{b="{n}"}} 1' for n in range(11)).encode())
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from exporter.ingest.line import SampleLine
 from exporter.ingest.relabel import RelabelAction, RelabelRule
 from exporter.ingest.scrape_parser import ScrapeLimitError
 from exporter.ingest.target import Limits, SeriesMaker, make_target
@@ -73,18 +74,19 @@ def test_what_cannot_be_scraped() -> None:
 def test_label_limits(limits: Limits, refused: bool) -> None:
     """The limits count every label, those of the target and the name included."""
     maker = SeriesMaker(LabelSet.of({"job": "j", "instance": "h:1"}), (), limits, honor_labels=False)
-    sample = SampleLine("a", (("b", "long"),), 1.0)
     if refused:
         with pytest.raises(ScrapeLimitError, match="limit exceeded"):
-            maker(sample)
+            maker("a", [("b", "long")])
     else:
-        assert maker(sample) == LabelSet.of({"__name__": "a", "b": "long", "job": "j", "instance": "h:1"})
+        assert maker("a", [("b", "long")]) == LabelSet.of(
+            {"__name__": "a", "b": "long", "job": "j", "instance": "h:1"}
+        )
 
 
 def test_a_conflict_with_an_exported_label() -> None:
     """exported_ is put before a name until it is free, as in Prometheus."""
     maker = SeriesMaker(LabelSet.of({"job": "j"}), (), Limits(), honor_labels=False)
-    made = maker(SampleLine("a", (("exported_job", "x"), ("job", "y")), 1.0))
+    made = maker("a", [("exported_job", "x"), ("job", "y")])
     assert made == LabelSet.of(
         {"__name__": "a", "job": "j", "exported_job": "x", "exported_exported_job": "y"}
     )
@@ -95,4 +97,22 @@ def test_a_series_needs_a_name() -> None:
     rule = RelabelRule(RelabelAction.LABELDROP, regex="__name__")
     maker = SeriesMaker(LabelSet.of({"job": "j"}), (rule,), Limits(), honor_labels=False)
     with pytest.raises(ValueError, match="no metric name"):
-        maker(SampleLine("a", (), 1.0))
+        maker("a", ())
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a", "b", "job", "zone", "__name__"]), st.sampled_from(["", "x", "é"]))
+    )
+    .map(dict)
+    .map(lambda labels: list(labels.items())),
+    st.booleans(),
+)
+def test_the_short_way_gives_what_the_long_way_gives(pairs: list[tuple[str, str]], honor: bool) -> None:
+    """Whatever the labels, with a rule that changes nothing every line goes the long way: the same series."""
+    target = LabelSet.of({"job": "j", "zone": "z"})
+    rule = RelabelRule(RelabelAction.LABELDROP, regex="nothing")
+    short = SeriesMaker(target, (), Limits(), honor_labels=honor)
+    long = SeriesMaker(target, (rule,), Limits(), honor_labels=honor)
+    for _ in range(2):
+        assert short("m", pairs) == long("m", pairs)
