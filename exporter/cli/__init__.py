@@ -31,6 +31,7 @@ COMMANDS = {
     "tune": "tune",
     "export": "export",
     "import": "import_openmetrics",
+    "draw": "draw",
     "completion": "completion",
 }
 

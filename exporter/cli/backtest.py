@@ -25,12 +25,14 @@ from exporter.cli.replaying import (
     wide_console,
     write_out,
 )
+from exporter.drawing.svg import svg
+from exporter.drawing.times import moment_text, rounded, tick_text, ticks
 from exporter.errors import ConfigError
 from exporter.model.labels import LabelSet
 from exporter.rules.backtest import AlertReplay, Replay
 from exporter.rules.backtest_report import Difference, compare, difference_json, figures, to_json
-from exporter.rules.timeline import Lane, cells, lanes, ticks
-from exporter.rules.timeline_svg import moment_text, picture, rounded, svg, tick_text
+from exporter.rules.timeline import Lane, cells, lanes
+from exporter.rules.timeline_picture import picture
 
 _STYLES = {"critical": "red", "warning": "yellow", "info": "blue"}
 _NAME_WIDTH = 26

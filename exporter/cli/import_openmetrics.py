@@ -15,11 +15,11 @@ from exporter.cli.parsers import add_config_file, add_output
 from exporter.cli.replaying import connect, mapped, progress_bar
 from exporter.db.copier import SampleCopier
 from exporter.db.migrate import MigrationState, migration_status
+from exporter.drawing.times import moment_text
 from exporter.errors import MigrationError
 from exporter.ingest.stream import OpenMetricsStream, Run
 from exporter.model.labels import LabelSet
 from exporter.model.samples import SampleBatch
-from exporter.rules.timeline_svg import moment_text
 
 _ROWS = 100_000  # collected before they are written: a COPY of that size is the fastest
 

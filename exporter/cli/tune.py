@@ -23,10 +23,10 @@ from exporter.cli.replaying import (
     read_rules,
     wide_console,
 )
+from exporter.drawing.times import moment_text
 from exporter.errors import ConfigError
 from exporter.rules.backtest_history import StoredSamples
 from exporter.rules.model import AlertingRule, RuleGroup
-from exporter.rules.timeline_svg import moment_text
 from exporter.rules.tune import Tuning, Variant, find_rule, needed_rules, threshold_of, tune
 
 

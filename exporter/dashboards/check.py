@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from exporter.dashboards.answers import Answer
 from exporter.dashboards.queries import PanelQuery, panel_queries
 from exporter.errors import ConfigError, Problem
 
@@ -34,16 +35,6 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.dashboard}: {self.panel}: {self.kind.value}: {self.message}"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one query gave: the number of series or rows, or why it failed; or that nobody was asked."""
-
-    query: PanelQuery
-    size: int = 0
-    error: str = ""
-    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +98,15 @@ def static_findings(dashboard: Mapping[str, Any]) -> list[Finding]:
     return found
 
 
-def judge(dashboard: Mapping[str, Any], panel: PanelCheck, outcomes: Sequence[Outcome]) -> list[Finding]:
+def judge(dashboard: Mapping[str, Any], panel: PanelCheck, answers: Sequence[Answer]) -> list[Finding]:
     """The faults that the answers to a panel's queries show."""
     name = str(dashboard.get("title") or "untitled")
     failed = [
-        Finding(name, panel.title, FindingKind.ERROR, f"query {outcome.query.ref}: {outcome.error}")
-        for outcome in outcomes
-        if outcome.error
+        Finding(name, panel.title, FindingKind.ERROR, f"query {answer.query.ref}: {answer.error}")
+        for answer in answers
+        if answer.error
     ]
-    if failed or panel.may_be_empty or any(outcome.size or not outcome.asked for outcome in outcomes):
+    if failed or panel.may_be_empty or any(answer.size or not answer.asked for answer in answers):
         return failed
     return [Finding(name, panel.title, FindingKind.EMPTY, "no query yields anything")]
 

@@ -15,13 +15,15 @@ _MACRO: Final = re.compile(r"\$__(\w+)\(((?:[^()']|'[^']*'|\([^()]*\))*)\)")
 
 @dataclass(frozen=True, slots=True)
 class PanelQuery:
-    """One query: where it stands, what asks it, and its text as written."""
+    """One query: where it stands, what asks it, its text as written, and how its series are named."""
 
     panel: str
     ref: str
     is_sql: bool
     text: str
     instant: bool
+    over_time: bool = True
+    legend: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,23 @@ class Surroundings:
 def panel_queries(dashboard: Mapping[str, Any]) -> Iterator[PanelQuery]:
     """Every query of every panel, collapsed rows and annotations included."""
     for panel in _panels(dashboard.get("panels", ())):
-        for target in panel.get("targets", ()):
-            yield _query(str(panel.get("title", "")), target, panel.get("datasource"))
+        yield from queries_of(panel)
+    yield from annotation_queries(dashboard)
+
+
+def annotation_queries(dashboard: Mapping[str, Any]) -> Iterator[PanelQuery]:
+    """The queries of a dashboard's annotations."""
     for annotation in dashboard.get("annotations", {}).get("list", ()):
         if "target" in annotation:
             yield _query(
                 f"annotation {annotation.get('name')}", annotation["target"], annotation["datasource"]
             )
+
+
+def queries_of(panel: Mapping[str, Any]) -> Iterator[PanelQuery]:
+    """The queries of one panel."""
+    for target in panel.get("targets") or ():
+        yield _query(str(panel.get("title", "")), target, panel.get("datasource"))
 
 
 def _panels(panels: Any) -> Iterator[Mapping[str, Any]]:
@@ -57,7 +69,15 @@ def _query(panel: str, target: Mapping[str, Any], fallback: Any) -> PanelQuery:
     source = target.get("datasource") or fallback or {}
     is_sql = "rawSql" in target or source.get("type") in POSTGRES_TYPES
     text = str(target.get("rawSql") if is_sql else target.get("expr", ""))
-    return PanelQuery(panel, str(target.get("refId", "")), is_sql, text, bool(target.get("instant")))
+    return PanelQuery(
+        panel,
+        str(target.get("refId", "")),
+        is_sql,
+        text,
+        instant=bool(target.get("instant")),
+        over_time=target.get("format") == "time_series",
+        legend=str(target.get("legendFormat") or ""),
+    )
 
 
 def expand_promql(text: str, around: Surroundings) -> str:

@@ -55,20 +55,6 @@ def merged(spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-_TICKS_MS = tuple(
-    minutes * 60_000
-    for minutes in (1, 5, 10, 30, 60, 120, 180, 360, 720, 1440, 2880, 10_080, 20_160, 43_200, 129_600)
-)
-
-
-def ticks(start_ms: int, end_ms: int, most: int) -> list[int]:
-    """Round times for an axis, at most `most` of them (UTC)."""
-    span = max(1, end_ms - start_ms)
-    step = next((one for one in _TICKS_MS if span / one <= most), max(1, span // max(1, most)))
-    first = -(-start_ms // step) * step
-    return list(range(first, end_ms + 1, step))
-
-
 _CELLS = " ▁▂▃▄▅▆▇█"
 
 

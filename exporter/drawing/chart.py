@@ -1,0 +1,264 @@
+"""Series over time: axes that say what they show, lines, stacked areas or bars, limits, and a legend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from exporter.drawing.ink import Ink, series_ink
+from exporter.drawing.scale import Axis, axis
+from exporter.drawing.shapes import Area, Box, Frame, Label, Line, Point, Shape
+from exporter.drawing.text import fitted, text_width
+from exporter.drawing.times import tick_text, ticks
+from exporter.drawing.units import value_text
+
+SMALL: Final = 11
+_ROW: Final = 17
+_BELOW: Final = 20  # for the times under the axis
+_COLUMN: Final = 330  # least width of a column of the legend
+_CALC: Final = 76
+
+CALCS: Final[dict[str, tuple[str, Callable[[Sequence[float]], float]]]] = {
+    "lastNotNull": ("last", lambda values: values[-1]),
+    "max": ("max", max),
+    "min": ("min", min),
+    "mean": ("mean", lambda values: math.fsum(values) / len(values)),
+    "sum": ("sum", math.fsum),
+}
+"""Grafana's names of reducers to the word in a legend and the reducer over finite values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Points in ascending time; a value that is not finite is a gap."""
+
+    name: str
+    ts_ms: tuple[int, ...]
+    values: tuple[float, ...]
+    ink: Ink | None = None
+
+    def finite(self) -> list[float]:
+        """The values that can be drawn."""
+        return [value for value in self.values if math.isfinite(value)]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How series are drawn. `limits` are values with a colour, drawn as dashed lines where they are in view.
+
+    `step_ms` is the time between two points; where more is missing the line is broken.
+    """
+
+    unit: str = "short"
+    decimals: int | None = None
+    lowest: float | None = None
+    highest: float | None = None
+    stacked: bool = False
+    bars: bool = False
+    stepped: bool = False
+    fill: float = 0.08
+    limits: tuple[tuple[float, Ink], ...] = ()
+    step_ms: int = 15_000
+    calcs: tuple[str, ...] = ()
+    spans: tuple[tuple[int, int, Ink], ...] = field(default=())
+
+
+def chart(frame: Frame, series: Sequence[Series], start_ms: int, end_ms: int, look: Look) -> Iterator[Shape]:
+    """Everything inside a frame: legend at the bottom where `look.calcs` names columns, the plot above it."""
+    inked = [
+        one if one.ink else Series(one.name, one.ts_ms, one.values, series_ink(at))
+        for at, one in enumerate(series)
+    ]
+    drawn = [one for one in inked if one.finite()]
+    legend_height = _legend_height(frame, len(drawn)) if look.calcs else 0.0
+    plot = frame.without(bottom=legend_height)
+    layers = _layers(drawn, look)
+    scale = axis(
+        [value for one in layers for value in (*one.upper, *(one.lower if look.stacked else ()))],
+        lowest=look.lowest,
+        highest=look.highest,
+        most=max(2, int(plot.height // 45)),
+        unit=look.unit,
+    )
+    texts = [value_text(mark, look.unit, _axis_decimals(scale, look)) for mark in scale.marks]
+    left = max((text_width(text, SMALL) for text in texts), default=0) + 10
+    inner = plot.without(left=left, top=6, right=8, bottom=_BELOW)
+    yield from _grid(inner, scale, texts, start_ms, end_ms)
+    place = _Place(inner, scale, start_ms, max(1, end_ms - start_ms))
+    for begin, end, ink in look.spans:
+        low, high = place.x(max(begin, start_ms)), place.x(min(end, end_ms))
+        yield Box(low, inner.y, max(1.0, high - low), inner.height, ink, opacity=0.13)
+    for layer in reversed(layers) if look.stacked else layers:
+        yield from _draw(layer, place, look)
+    for value, ink in look.limits:
+        if scale.low <= value <= scale.high:
+            y = place.y(value)
+            yield Line(((inner.x, y), (inner.right, y)), ink, 1.2, dashed=True)
+    if look.calcs:
+        area = Frame(frame.x, frame.bottom - legend_height, frame.width, legend_height)
+        yield from _legend(area, drawn, look)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A series as drawn: stacked ones stand on `lower`."""
+
+    series: Series
+    ts_ms: tuple[int, ...]
+    upper: tuple[float, ...]
+    lower: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    frame: Frame
+    scale: Axis
+    start_ms: int
+    span_ms: int
+
+    def x(self, at_ms: float) -> float:
+        return self.frame.x + self.frame.width * (at_ms - self.start_ms) / self.span_ms
+
+    def y(self, value: float) -> float:
+        return self.frame.bottom - self.frame.height * self.scale.share(value)
+
+
+def _layers(series: Sequence[Series], look: Look) -> list[_Layer]:
+    if not look.stacked:
+        return [_Layer(one, one.ts_ms, one.values, (0.0,) * len(one.ts_ms)) for one in series]
+    times = tuple(sorted({at for one in series for at in one.ts_ms}))
+    below = dict.fromkeys(times, 0.0)
+    layers = []
+    for one in series:
+        own = dict(zip(one.ts_ms, one.values, strict=True))
+        lower = tuple(below[at] for at in times)
+        for at in times:
+            value = own.get(at, 0.0)
+            below[at] += value if math.isfinite(value) else 0.0
+        layers.append(_Layer(one, times, tuple(below[at] for at in times), lower))
+    return layers
+
+
+def _axis_decimals(scale: Axis, look: Look) -> int | None:
+    """As many places as tell neighbouring marks apart, where the unit does not scale them."""
+    if look.decimals is not None or len(scale.marks) < 2:
+        return look.decimals
+    step = scale.marks[1] - scale.marks[0]
+    if look.unit in ("percentunit", "none"):
+        step *= 100 if look.unit == "percentunit" else 1
+        return max(0, -math.floor(math.log10(step) + 1e-9)) if step < 1 else (1 if step % 1 > 1e-9 else 0)
+    if look.unit in ("short", "currencyUSD") and abs(scale.marks[-1]) >= 1000 and step < 1000:
+        return max(0, 3 - math.floor(math.log10(step) + 1e-9))
+    return None
+
+
+def _grid(frame: Frame, scale: Axis, texts: Sequence[str], start_ms: int, end_ms: int) -> Iterator[Shape]:
+    for mark, text in zip(scale.marks, texts, strict=True):
+        y = frame.bottom - frame.height * scale.share(mark)
+        yield Line(((frame.x, y), (frame.right, y)), Ink.GRID, 1)
+        yield Label(frame.x - 6, y + 4, text, Ink.MUTED, "end", SMALL)
+    span = end_ms - start_ms
+    for tick in ticks(start_ms, end_ms, max(2, int(frame.width // 90))):
+        x = frame.x + frame.width * (tick - start_ms) / max(1, span)
+        yield Line(((x, frame.y), (x, frame.bottom)), Ink.GRID, 1)
+        words = tick_text(tick, span)
+        half = text_width(words, SMALL) / 2
+        if frame.x - 30 <= x - half and x + half <= frame.right + 8:
+            yield Label(x, frame.bottom + 15, words, Ink.MUTED, "middle", SMALL)
+
+
+def _draw(layer: _Layer, place: _Place, look: Look) -> Iterator[Shape]:
+    ink = layer.series.ink or Ink.SERIES_1
+    if look.bars:
+        width = max(1.5, place.frame.width * look.step_ms / place.span_ms * 0.8)
+        for at, high, low in zip(layer.ts_ms, layer.upper, layer.lower, strict=True):
+            x = min(max(place.x(at), place.frame.x), place.frame.right - width)
+            top, bottom = place.y(high), place.y(low)
+            if bottom - top > 0.2:
+                yield Box(x, top, width, bottom - top, ink, opacity=0.8)
+        return
+    for run in _runs(layer, look.step_ms):
+        upper = _path([(place.x(at), place.y(high)) for at, high, _ in run], stepped=look.stepped)
+        lower = _path([(place.x(at), place.y(low)) for at, _, low in run], stepped=look.stepped)
+        if len(run) == 1:
+            ((x, y),) = upper
+            yield Box(x - 1.5, y - 1.5, 3, 3, ink, radius=1.5)
+            continue
+        if look.fill:
+            base = lower if look.stacked else [(x, place.y(max(0.0, place.scale.low))) for x, _ in upper]
+            yield Area((*upper, *reversed(base)), ink, look.fill)
+        yield Line(tuple(upper), ink)
+
+
+def _runs(layer: _Layer, step_ms: int) -> Iterator[list[tuple[int, float, float]]]:
+    """The points between gaps."""
+    run: list[tuple[int, float, float]] = []
+    for at, high, low in zip(layer.ts_ms, layer.upper, layer.lower, strict=True):
+        gap = run and at - run[-1][0] > 1.5 * step_ms
+        if run and (gap or not math.isfinite(high)):
+            yield run
+            run = []
+        if math.isfinite(high):
+            run.append((at, high, low))
+    if run:
+        yield run
+
+
+def _path(points: list[Point], *, stepped: bool) -> list[Point]:
+    if not stepped:
+        return points
+    out: list[Point] = []
+    for x, y in points:
+        if out:
+            out.append((x, out[-1][1]))
+        out.append((x, y))
+    return out
+
+
+# -- the legend ---------------------------------------------------------------------------------------
+
+
+def _columns(frame: Frame) -> int:
+    return max(1, int(frame.width // _COLUMN))
+
+
+def _rows(frame: Frame, count: int) -> int:
+    """Rows of the legend: a third of the frame at the most, one at the least."""
+    wanted = -(-count // _columns(frame))
+    return min(wanted, max(1, int(frame.height * 0.36 // _ROW) - 1))
+
+
+def _legend_height(frame: Frame, count: int) -> float:
+    return (_rows(frame, count) + 1) * _ROW + 4 if count else 0.0
+
+
+def _legend(frame: Frame, series: Sequence[Series], look: Look) -> Iterator[Shape]:
+    columns = min(_columns(frame), max(1, len(series)))
+    rows = max(1, int((frame.height - 4) // _ROW) - 1)
+    known = [CALCS[name] for name in look.calcs if name in CALCS]
+    order = list(series)
+    if "max" in look.calcs and not look.stacked:
+        order.sort(key=lambda one: -max(one.finite()))
+    width = frame.width / columns
+    shown = order if len(order) <= rows * columns else order[: rows * columns - 1]
+    for column in range(columns):
+        left = frame.x + column * width
+        for at, (word, _) in enumerate(known):
+            right = left + width - 10 - (len(known) - 1 - at) * _CALC
+            yield Label(right, frame.y + _ROW - 4, word, Ink.MUTED, "end", SMALL)
+    for number, one in enumerate(shown):
+        column, row = divmod(number, rows)
+        left, base = frame.x + column * width, frame.y + _ROW * (row + 2) - 4
+        yield Box(left + 4, base - 5, 12, 3, one.ink or Ink.SERIES_1, radius=1)
+        room = width - 40 - len(known) * _CALC
+        yield Label(left + 22, base, fitted(one.name, room, 12), Ink.TEXT, size=12)
+        for at, (_, reduce) in enumerate(known):
+            right = left + width - 10 - (len(known) - 1 - at) * _CALC
+            text = value_text(reduce(one.finite()), look.unit, look.decimals)
+            yield Label(right, base, text, Ink.TEXT, "end", 12)
+    if len(shown) < len(order):
+        column, row = divmod(len(shown), rows)
+        left, base = frame.x + column * width, frame.y + _ROW * (row + 2) - 4
+        yield Label(left + 22, base, f"and {len(order) - len(shown)} more", Ink.MUTED, size=12)
