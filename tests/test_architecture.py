@@ -9,7 +9,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "exporter"
 
-PURE_PACKAGES = ("model", "promql", "storage", "template", "rules", "ingest", "providers", "dashboards")
+PURE_PACKAGES = (
+    "model",
+    "promql",
+    "storage",
+    "template",
+    "rules",
+    "ingest",
+    "providers",
+    "drawing",
+    "dashboards",
+    "pictures",
+)
 PURE_FILES = (
     "errors.py",
     "config/matchers.py",
@@ -167,7 +178,9 @@ def test_layers_inside_the_core_point_inwards() -> None:
         "template": {"model", "errors", "template"},
         "promql": {"model", "errors", "promql"},
         "storage": {"model", "errors", "storage", "promql"},
-        "rules": {"model", "errors", "promql", "template", "storage", "rules", "config"},
+        "rules": {"model", "errors", "promql", "template", "storage", "rules", "config", "drawing"},
+        "drawing": {"model", "drawing"},
+        "pictures": {"drawing", "dashboards", "pictures"},
         "ingest": {"model", "errors", "ingest"},
         "providers": {"model", "errors", "providers", "config"},
     }

@@ -28,7 +28,12 @@ DASHBOARDS = {name: render(dashboard) for name, dashboard in shipped().items()}
 AROUND = Surroundings(
     1_700_000_000_000,
     1_700_021_600_000,
-    variables={"severity": "critical,warning,info", "alertname": "HighErrorRate", "status": "ACTIVE"},
+    variables={
+        "severity": "critical,warning,info",
+        "alertname": "HighErrorRate",
+        "status": "ACTIVE",
+        "docs": "http://docs",
+    },
 )
 ALERT_SERIES = ("ALERTS", "ALERTS_FOR_STATE")
 _SERIES = re.compile(r"\b(?:quantum_[a-z0-9_]+|ALERTS(?:_FOR_STATE)?)\b")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from exporter.cli.check_dashboards import add_sources, read_dashboards
+from exporter.cli.parsers import add_output
 from exporter.cli.picture import png
 from exporter.dashboards.queries import Surroundings, annotation_queries, queries_of
 from exporter.drawing.shapes import Picture
@@ -38,9 +40,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_sources(parser)
     parser.add_argument("--folder", type=Path, default=Path(), metavar="DIR", help="where to write (here)")
-    parser.add_argument("-o", "--output", choices=("png", "svg"), default="png")
-    parser.add_argument("--theme", choices=("light", "dark"), default="light", help="of PNG (default light)")
-    parser.add_argument("--width", type=int, default=1400, metavar="PIXELS", help="(default %(default)s)")
+    parser.add_argument("--format", choices=("png", "svg"), default="png", help="(default: png)")
+    parser.add_argument("--theme", choices=("light", "dark"), default="light", help="of PNG (default: light)")
+    parser.add_argument("--width", type=int, default=1400, metavar="PIXELS", help="(default: %(default)s)")
+    add_output(parser, "text", "json")
     parser.set_defaults(run=run)
 
 
@@ -55,20 +58,26 @@ def run(args: argparse.Namespace) -> int:
     dashboards = read_dashboards(args.files)
     now_ms = time.time_ns() // 1_000_000
     pictures = asyncio.run(_pictures(dashboards, args, now_ms - period_ms, now_ms))
-    for name, picture in pictures.items():
-        path = args.folder / f"{name}.{args.output}"
-        data = (
-            svg(picture).encode()
-            if args.output == "svg"
-            else png(picture, scale=1, dark=args.theme == "dark")
-        )
-        try:
-            args.folder.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        except OSError as error:
-            raise ConfigError(f"cannot write {path}: {error.strerror}") from error
-        print(f"{path}  {picture.width} x {picture.height}  {len(data) // 1000} kB")
+    written = [_write(name, picture, args) for name, picture in pictures.items()]
+    if args.output == "json":
+        print(json.dumps({"pictures": written}, indent=2))
+    else:
+        for one in written:
+            print(f"{one['file']}  {one['width']} x {one['height']}  {one['bytes'] // 1000} kB")
     return 0
+
+
+def _write(name: str, picture: Picture, args: argparse.Namespace) -> dict[str, Any]:
+    """Write one picture; what was written. Raises: ConfigError."""
+    path = args.folder / f"{name}.{args.format}"
+    dark = args.theme == "dark"
+    data = svg(picture).encode() if args.format == "svg" else png(picture, scale=1, dark=dark)
+    try:
+        args.folder.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    return {"file": str(path), "width": picture.width, "height": picture.height, "bytes": len(data)}
 
 
 async def _pictures(

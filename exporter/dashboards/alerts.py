@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exporter.dashboards.common import SEVERITY, alert_timeline, firing_now, quantile
-from exporter.dashboards.model import Dashboard, Panel, Row, Variable
+from exporter.dashboards.model import BLUE, ORANGE, RED, Dashboard, Panel, Row, Variable
 from exporter.dashboards.panels import (
     ALERTS_UID,
+    alert_history_link,
     by_column,
+    coloured,
     good_below,
     lines,
     prom,
@@ -21,11 +23,18 @@ from exporter.dashboards.panels import (
 # never without a choice: an empty list would be no valid SQL
 _NAMES = """SELECT DISTINCT type FROM system_alerts
 UNION ALL SELECT 'none' WHERE NOT EXISTS (SELECT FROM system_alerts) ORDER BY 1"""
-_CHOSEN = "lower(severity) IN (${severity:sqlstring}) AND type IN (${alertname:sqlstring})"
+_REAL = "coalesce(labels ->> 'role', '') <> 'heartbeat'"
+_CHOSEN = f"lower(severity) IN (${{severity:sqlstring}}) AND type IN (${{alertname:sqlstring}}) AND {_REAL}"
 _PERIOD = "triggered_at <= $__timeTo() AND coalesce(resolved_at, now()) >= $__timeFrom()"
 _WHICH = f"FROM system_alerts WHERE {_CHOSEN} AND {_PERIOD}"
 _LABELS = "coalesce(labels, '{}') - 'alertname' - 'severity'"
+_RUNBOOK = "(record -> 'annotations' ->> 'runbook_url')"
 ALERTNAME = Variable("alertname", "Alert", " ".join(_NAMES.split()), sql=True)
+DOCS = Variable("docs", "Runbooks at", "http://127.0.0.1:8000", text=True, multi=False)
+"""Before a runbook's path where that is no URL."""
+
+
+_TODAY = "dateTimeAsIsoNoDateIfToday"
 
 
 def alerts() -> Dashboard:
@@ -39,7 +48,7 @@ def alerts() -> Dashboard:
             Row("History", _history()),
             Row("Notifications", _notifications()),
         ),
-        (SEVERITY, ALERTNAME),
+        (SEVERITY, ALERTNAME, DOCS),
         time_from="now-7d",
         annotations=False,
     )
@@ -111,6 +120,7 @@ def _history() -> Sequence[Panel]:
             bars=True,
             stacked=True,
             calcs=("sum",),
+            overrides=coloured(CRITICAL=RED, WARNING=ORANGE, INFO=BLUE),
             no_value="no alert in this period",
         ),
         table(
@@ -127,16 +137,22 @@ def _history() -> Sequence[Panel]:
         table(
             "Episodes",
             sql(f"""
-              SELECT triggered_at AS "fired", type AS "alert", severity, title,
-                {_LABELS} AS "labels", value, peak,
-                {length} AS "length", resolved_at AS "resolved", resolve_reason AS "reason",
-                resolved_by AS "resolved by", resolution_notes AS "notes", acked_by AS "acknowledged by",
-                notification_count AS "sent", suppressed_count AS "held back",
-                record -> 'annotations' ->> 'runbook_url' AS "runbook"
+              SELECT triggered_at AS "fired", type AS "alert", severity, {_LABELS} AS "labels", value, peak,
+                {length} AS "length", resolved_at AS "resolved",
+                concat_ws(': ', resolve_reason, nullif(resolution_notes, '')) AS "reason",
+                resolved_by AS "resolved by", acked_by AS "acknowledged", notification_count AS "sent",
+                suppressed_count AS "held back", regexp_replace({_RUNBOOK}, '^.*/', '') AS "runbook",
+                CASE WHEN {_RUNBOOK} ~ '^[a-z]+://' THEN {_RUNBOOK}
+                  ELSE rtrim(${{docs:sqlstring}}, '/') || '/' || {_RUNBOOK} END AS "runbook_url"
               {_WHICH} ORDER BY triggered_at DESC LIMIT 500"""),
             "One row for each episode of an alert instance: values, why and by whom it ended, what was sent.",
-            units={"fired": "dateTimeAsIso", "resolved": "dateTimeAsIso", "length": "s"},
-            overrides=(severity_column("severity"), by_column("title", custom__width=300)),
+            units={"fired": _TODAY, "resolved": _TODAY, "length": "s"},
+            overrides=(
+                severity_column("severity"),
+                by_column("alert", links=[alert_history_link()]),
+                by_column("runbook", links=[{"title": "Runbook", "url": "${__data.fields.runbook_url}"}]),
+                by_column("runbook_url", custom__hidden=True),
+            ),
             height=12,
             no_value="no alert in this period",
         ),
@@ -210,6 +226,19 @@ def _notifications() -> Sequence[Panel]:
             "short",
             stepped=True,
         ),
+        lines(
+            "Delivery time, p95",
+            prom(_p95("quantum_notification_duration_seconds"), "{{receiver}}"),
+            "Time of one delivery.",
+            "s",
+        ),
+        lines(
+            "Heartbeats",
+            prom("sum by (outcome) (increase(quantum_heartbeats_total[1h]))", "{{outcome}}"),
+            "Beats of the dead man's switch in the last hour, by outcome.",
+            "short",
+            no_value="no heartbeat is configured",
+        ),
         table(
             "Newest deliveries",
             sql("""
@@ -218,14 +247,8 @@ def _notifications() -> Sequence[Panel]:
               FROM quantum_alert_notifications WHERE $__timeFilter(created_at)
               ORDER BY created_at DESC LIMIT 100"""),
             "Each notification with its outcome; dead: given up after the last try.",
-            units={"decided": "dateTimeAsIso", "took": "s"},
+            units={"decided": _TODAY, "took": "s"},
             width=24,
             no_value="none sent in this period",
-        ),
-        lines(
-            "Delivery time, p95",
-            prom(_p95("quantum_notification_duration_seconds"), "{{receiver}}"),
-            "Time of one delivery.",
-            "s",
         ),
     )

@@ -112,14 +112,15 @@ def judge(dashboard: Mapping[str, Any], panel: PanelCheck, answers: Sequence[Ans
 
 
 def custom_choices(dashboard: Mapping[str, Any]) -> dict[str, str]:
-    """Variables with fixed choices: all of them, with commas between."""
-    return {
-        str(variable["name"]): ",".join(
-            str(option["value"]) for option in variable.get("options", ()) if option["value"] != "$__all"
-        )
-        for variable in dashboard.get("templating", {}).get("list", ())
-        if variable.get("type") == "custom"
-    }
+    """Variables that need nobody's answer: all fixed choices with commas between, or the text at first."""
+    found = {}
+    for variable in dashboard.get("templating", {}).get("list", ()):
+        if variable.get("type") == "custom":
+            values = (str(option["value"]) for option in variable.get("options", ()))
+            found[str(variable["name"])] = ",".join(value for value in values if value != "$__all")
+        elif variable.get("type") == "textbox":
+            found[str(variable["name"])] = str(variable.get("query") or "")
+    return found
 
 
 def sql_variables(dashboard: Mapping[str, Any]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from exporter.dashboards import thresholds as limits
-from exporter.dashboards.model import GREEN, ORANGE, RED, Panel, Variable
+from exporter.dashboards.model import ORANGE, RED, Panel, Variable
 from exporter.dashboards.panels import (
     UP_DOWN,
     alert_history_link,
@@ -28,7 +28,7 @@ SEVERITY: Final = Variable("severity", "Severity", "critical,warning,info", cust
 REAL: Final = 'role!="heartbeat"'
 """Leaves out the dead man's switch, which fires as long as all is well."""
 
-_STATES = values((0, "inactive", GREEN), (1, "pending", ORANGE), (2, "firing", RED))
+_STATES = values((1, "pending", ORANGE), (2, "firing", RED))
 _CHOSEN = f'severity=~"$severity",{REAL}'
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exporter.dashboards import thresholds as limits
-from exporter.dashboards.common import database_up, durations
+from exporter.dashboards.common import database_up, durations, quantile
 from exporter.dashboards.model import Dashboard, Panel, Row, Variable
 from exporter.dashboards.panels import (
     alert_links,
@@ -16,6 +16,7 @@ from exporter.dashboards.panels import (
     sql,
     stat,
     table,
+    trouble,
 )
 
 _OF = 'table=~"$table"'
@@ -123,6 +124,7 @@ def _persistence() -> Sequence[Panel]:
             "s",
             steps=good_below(60, 120),
             links=alert_links("MetricsPipelineStalled"),
+            width=6,
         ),
         stat(
             "Not yet in Postgres",
@@ -130,6 +132,7 @@ def _persistence() -> Sequence[Panel]:
             "Age of the oldest sample that is not yet in Postgres.",
             "s",
             steps=good_below(60, 600),
+            width=6,
         ),
         stat(
             "Spool",
@@ -137,6 +140,7 @@ def _persistence() -> Sequence[Panel]:
             "Samples on disk that wait for Postgres.",
             "bytes",
             steps=good_below(1, 1024**3),
+            width=6,
         ),
         stat(
             "Dropped in 24 h",
@@ -145,6 +149,8 @@ def _persistence() -> Sequence[Panel]:
             "short",
             steps=good_below(1),
             decimals=0,
+            width=6,
+            links=alert_links("SamplesLost"),
         ),
         lines(
             "Samples",
@@ -156,7 +162,6 @@ def _persistence() -> Sequence[Panel]:
             "Samples per second on their way.",
             "cps",
             width=8,
-            height=8,
         ),
         lines(
             "Spool and lag",
@@ -166,6 +171,7 @@ def _persistence() -> Sequence[Panel]:
             ),
             "What an outage leaves behind, and how fast it is caught up.",
             "short",
+            width=8,
         ),
         lines(
             "Events",
@@ -176,6 +182,27 @@ def _persistence() -> Sequence[Panel]:
             ),
             "Rows of performance_metrics per second.",
             "cps",
+            width=8,
+        ),
+        lines(
+            "Time of a write, p95",
+            (
+                prom(quantile(0.95, "quantum_writer_write_seconds"), "samples"),
+                prom(quantile(0.95, "quantum_events_writer_write_seconds"), "events"),
+            ),
+            "One batch into Postgres by binary COPY.",
+            "s",
+        ),
+        trouble(
+            "Given up and not cleaned up",
+            (
+                prom("sum by (reason) (increase(quantum_samples_dropped_total[1h]))", "samples: {{reason}}"),
+                prom("sum by (reason) (increase(quantum_events_dropped_total[1h]))", "events: {{reason}}"),
+                prom("increase(quantum_retention_failures_total[1h])", "retention runs that failed"),
+            ),
+            "Of the last hour. Nothing here is as it should be.",
+            links=alert_links("SamplesLost"),
+            width=12,
         ),
     )
 
@@ -240,14 +267,14 @@ def _postgres() -> Sequence[Panel]:
             "Blocks per second.",
             "ops",
             stacked=True,
-            width=8,
+            width=6,
         ),
         lines(
             "Temporary files",
             prom("rate(quantum_postgres_temp_bytes_total[$__rate_interval])", "written"),
             "Sorts and joins that did not fit in work_mem.",
             "Bps",
-            width=8,
+            width=6,
         ),
         lines(
             "Standby",
@@ -258,7 +285,15 @@ def _postgres() -> Sequence[Panel]:
             "How far this server is behind its primary; nothing on a primary.",
             "short",
             no_value="this is the primary",
-            width=8,
+            width=6,
+        ),
+        lines(
+            "Replicas",
+            prom("quantum_postgres_replica_lag_bytes", "{{application_name}}"),
+            "WAL that each standby of this server has not replayed yet.",
+            "bytes",
+            no_value="this server has no standby",
+            width=6,
         ),
     )
 
@@ -267,27 +302,34 @@ def _tables() -> Sequence[Panel]:
     return (
         lines(
             "Size by table",
-            prom("quantum_postgres_table_size_bytes", "{{table}}"),
-            "With indexes and TOAST.",
+            prom("topk(8, quantum_postgres_table_size_bytes)", "{{table}}"),
+            "The eight largest, with indexes and TOAST.",
             "bytes",
             stacked=True,
         ),
         lines(
             "Dead rows",
-            prom("quantum_postgres_table_dead_rows_ratio", "{{table}}"),
-            "Share of rows that vacuum has not taken back.",
+            prom(
+                "topk(8, quantum_postgres_table_dead_rows_ratio and quantum_postgres_table_dead_rows > 1000)",
+                "{{table}}",
+            ),
+            "Share of rows that vacuum has not taken back, of tables with over 1000 such rows.",
             "percentunit",
+            no_value="no table has over 1000 dead rows",
             highest=1,
             steps=good_below(0.2),
         ),
         lines(
             "Sequential scans",
             prom(
-                "rate(quantum_postgres_table_sequential_scans_total[$__rate_interval])",
+                "topk(8, rate(quantum_postgres_table_sequential_scans_total[$__rate_interval]) > 0)",
                 "{{table}}",
             ),
             "Scans per second of whole tables; on a large table an index may be missing.",
             "ops",
+            width=24,
+            height=7,
+            no_value="none",
         ),
         table(
             "Tables",
@@ -299,12 +341,13 @@ def _tables() -> Sequence[Panel]:
               FROM pg_stat_user_tables ORDER BY 2 DESC LIMIT 30"""),
             "Postgres' statistics, largest first.",
             units={"size": "bytes", "vacuumed": "dateTimeFromNow", "analysed": "dateTimeFromNow"},
-            width=12,
+            width=24,
         ),
         table(
             "Advice",
             sql("SELECT kind, object, detail, suggestion FROM analyze_query_performance()"),
             "What analyze_query_performance() makes of the statistics: missing, unused and double indexes.",
+            height=6,
             no_value="nothing to advise",
         ),
     )

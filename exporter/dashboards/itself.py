@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exporter.dashboards.common import quantile, snapshot_age
-from exporter.dashboards.model import GREEN, RED, Dashboard, Panel, Row
+from exporter.dashboards.model import GREEN, ORANGE, RED, Dashboard, Panel, Row
 from exporter.dashboards.panels import (
     YES_NO,
     alert_links,
+    coloured,
     good_above,
     good_below,
     heatmap,
@@ -17,6 +18,7 @@ from exporter.dashboards.panels import (
     stat,
     table,
     timeline,
+    trouble,
     values,
 )
 
@@ -136,14 +138,12 @@ def _process() -> Sequence[Panel]:
             width=8,
             height=6,
         ),
-        lines(
+        trouble(
             "Faults",
             prom("sum by (component) (increase(quantum_faults_total[1h]))", "{{component}}"),
             "Isolated errors of the last hour, by component.",
-            "short",
             width=8,
             height=6,
-            no_value="none",
         ),
     )
 
@@ -161,7 +161,7 @@ def _head() -> Sequence[Panel]:
             "What is in memory.",
             "short",
         ),
-        lines(
+        trouble(
             "Refused and missed",
             (
                 prom(
@@ -171,7 +171,6 @@ def _head() -> Sequence[Panel]:
                 prom("increase(quantum_snapshots_missed_total[1h])", "missed snapshots"),
             ),
             "Samples that the head refused and snapshot slots that passed unused, in the last hour.",
-            "short",
             width=24,
             height=6,
         ),
@@ -194,25 +193,25 @@ def _rules() -> Sequence[Panel]:
             "percentunit",
             steps=good_below(0.5, 1),
         ),
-        lines(
+        trouble(
             "Failed evaluations",
             prom(
                 "sum by (group) (increase(quantum_rule_evaluation_failures_total[1h]))",
                 "{{group}}",
             ),
             "Rule evaluations of the last hour that failed.",
-            "short",
             width=8,
+            links=alert_links("RuleEvaluationFailing"),
         ),
-        lines(
+        trouble(
             "Missed slots",
             prom(
                 "sum by (group) (increase(quantum_rule_group_iterations_missed_total[1h]))",
                 "{{group}}",
             ),
             "Group slots of the last hour that passed unused.",
-            "short",
             width=8,
+            links=alert_links("RuleGroupTooSlow"),
         ),
         lines(
             "Alerts by state",
@@ -220,6 +219,7 @@ def _rules() -> Sequence[Panel]:
             "Alert instances, pending and firing.",
             "short",
             stacked=True,
+            overrides=coloured(pending=ORANGE, firing=RED),
             width=8,
         ),
         table(
@@ -253,16 +253,16 @@ def _collectors() -> Sequence[Panel]:
             "Whether each collector's last run succeeded.",
             mappings=(YES_NO,),
             width=12,
-            height=10,
+            height=11,
         ),
         lines(
             "Collector time",
-            prom("quantum_collector_duration_seconds", "{{collector}}"),
-            "Time of each collector's last run.",
+            prom("topk(8, quantum_collector_duration_seconds)", "{{collector}}"),
+            "Time of the last run of the eight slowest collectors.",
             "s",
-            height=10,
+            height=11,
         ),
-        lines(
+        trouble(
             "Failed and skipped runs",
             prom(
                 "sum by (collector, outcome) "
@@ -270,18 +270,16 @@ def _collectors() -> Sequence[Panel]:
                 "{{collector}}: {{outcome}}",
             ),
             "Runs of the last hour that gave nothing. Skipped: the run before had not ended.",
-            "short",
-            no_value="none",
+            width=12,
         ),
-        lines(
+        trouble(
             "Refused values",
             prom(
                 "sum by (collector) (increase(quantum_collector_refused_values_total[1h]))",
                 "{{collector}}",
             ),
             "Values of the last hour that are no samples: text, NULL, double label sets.",
-            "short",
-            no_value="none",
+            width=12,
         ),
     )
 
@@ -297,11 +295,10 @@ def _queries() -> Sequence[Panel]:
             "short",
             width=8,
         ),
-        lines(
+        trouble(
             "Failed queries",
             prom("sum(increase(quantum_query_failures_total[1h]))", "failed"),
             "PromQL queries of the last hour that failed.",
-            "short",
             width=8,
         ),
     )

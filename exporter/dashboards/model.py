@@ -91,12 +91,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A choice at the top of a dashboard. `query` is a label_values(...) query, or choices with commas."""
+    """A choice at the top of a dashboard.
+
+    `query` is a label_values(...) query, or SQL, or choices with commas (`custom`), or what a field for free
+    text holds at first (`text`).
+    """
 
     name: str
     label: str
     query: str
     custom: bool = False
+    text: bool = False
     sql: bool = False
     multi: bool = True
 

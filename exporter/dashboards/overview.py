@@ -19,6 +19,7 @@ from exporter.dashboards.common import (
 from exporter.dashboards.model import BLUE, GREEN, ORANGE, RED, Dashboard, Panel, Row, Step
 from exporter.dashboards.panels import (
     alert_links,
+    coloured,
     good_above,
     good_below,
     lines,
@@ -155,13 +156,19 @@ def _platform() -> Sequence[Panel]:
             "Calls per minute. Anything but success is an error; its name says which.",
             "short",
             stacked=True,
+            overrides=coloured(success=GREEN),
         ),
         table(
             "What the database says",
-            sql("SELECT * FROM v_system_health_dashboard"),
-            "The view v_system_health_dashboard, one row as Postgres sees the platform now.",
+            sql("""
+              SELECT status, connections, alerts_last_24h AS "alerts in 24 h",
+                open_anomalies AS "open anomalies", trades_last_24h AS "trades in 24 h",
+                users_last_24h AS "users in 24 h"
+              FROM v_system_health_dashboard"""),
+            "From the view v_system_health_dashboard: the platform as Postgres sees it now.",
             width=12,
             as_rows=True,
+            renamed={"Field": "what", "Last *": "now"},
         ),
     )
 

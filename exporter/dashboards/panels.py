@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from exporter.dashboards.model import GREEN, ORANGE, RED, Format, Link, Panel, Query, Source, Step
@@ -110,11 +111,13 @@ def lines(
     **rest: Any,
 ) -> Panel:
     """Lines over time, thresholds as dashed lines. The axis begins at `lowest` (None: where the data do)."""
+    asked = _queries(queries)
+    several = len(asked) > 1 or "{{" in asked[0].legend  # areas over one another hide what they show
     custom = {
         "drawStyle": "bars" if bars else "line",
         "lineInterpolation": "stepAfter" if stepped else "linear",
         "lineWidth": 1,
-        "fillOpacity": 60 if bars else 25 if stacked else 8,
+        "fillOpacity": 60 if bars else 25 if stacked else 0 if several else 8,
         "gradientMode": "none",
         "showPoints": "never",
         "spanNulls": False,
@@ -139,7 +142,7 @@ def lines(
     return Panel(
         title,
         "timeseries",
-        _queries(queries),
+        asked,
         description,
         unit,
         steps=steps,
@@ -148,6 +151,13 @@ def lines(
         lowest=lowest,
         **rest,
     )
+
+
+def trouble(title: str, queries: Query | Sequence[Query], description: str, **rest: Any) -> Panel:
+    """Counts that should not be: drawn where there are any, and "none" where there are not."""
+    asked = tuple(replace(query, text=f"({query.text}) > 0") for query in _queries(queries))
+    rest.setdefault("no_value", "none")
+    return lines(title, asked, description, "short", bars=True, stacked=True, calcs=("max",), **rest)
 
 
 def bar_gauge(
@@ -304,6 +314,13 @@ def by_column(name: str, **properties: Any) -> Mapping[str, Any]:
         "matcher": {"id": "byName", "options": name},
         "properties": [{"id": key.replace("__", "."), "value": value} for key, value in properties.items()],
     }
+
+
+def coloured(**colours: str) -> tuple[Mapping[str, Any], ...]:
+    """Overrides that give series of these names the colours that their meaning asks for."""
+    return tuple(
+        by_column(name, color={"mode": "fixed", "fixedColor": colour}) for name, colour in colours.items()
+    )
 
 
 SEVERITY_COLOURS: Final = (

@@ -19,6 +19,7 @@ _ALERT_EVENTS: Final = (
     "SELECT triggered_at AS time, coalesce(resolved_at, now()) AS timeend, "
     "type || ': ' || title AS text, lower(severity) AS tags FROM system_alerts "
     "WHERE triggered_at <= $__timeTo() AND coalesce(resolved_at, now()) >= $__timeFrom() "
+    "AND coalesce(labels ->> 'role', '') <> 'heartbeat' "
     "ORDER BY triggered_at DESC LIMIT 200"
 )
 
@@ -109,6 +110,15 @@ def _variable(variable: Variable) -> dict[str, Any]:
         "current": everything,
         "options": [],
     }
+    if variable.text:
+        typed = {"text": variable.query, "value": variable.query}
+        return {
+            **common,
+            "type": "textbox",
+            "query": variable.query,
+            "current": typed,
+            "options": [{**typed, "selected": True}],
+        }
     if variable.custom:
         choices = [choice.strip() for choice in variable.query.split(",")]
         options = [{"text": choice, "value": choice, "selected": False} for choice in choices]

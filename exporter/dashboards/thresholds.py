@@ -12,10 +12,11 @@ DATA_QUALITY_RATIO: Final = 0.7  # DataQualityLow
 ACCURACY_RATIO: Final = 0.6  # AccuracyDrop
 ANOMALY_FACTOR: Final = 1.5  # AnomalySpike
 ENGAGEMENT_RATIO: Final = 0.75  # UserEngagementDrop
-API_P95_S: Final = 0.5
-QUERY_P95_S: Final = 0.1
-CACHE_HIT_RATIO: Final = 0.8
-LIMIT_USE_RATIO: Final = 0.8
+API_P95_S: Final = 0.5  # ApiLatencyHigh
+QUERY_P95_S: Final = 0.1  # QueryLatencyHigh
+CACHE_HIT_RATIO: Final = 0.8  # CacheHitRatioLow
+LIMIT_USE_RATIO: Final = 0.8  # RateLimitNearlyUsed
+PRICE_DEVIATION_RATIO: Final = 0.02  # PriceDisagrees
 
 BY_ALERT: Final = {
     "HighErrorRate": ERROR_RATIO,
@@ -26,5 +27,10 @@ BY_ALERT: Final = {
     "AccuracyDrop": ACCURACY_RATIO,
     "AnomalySpike": ANOMALY_FACTOR,
     "UserEngagementDrop": ENGAGEMENT_RATIO,
+    "ApiLatencyHigh": API_P95_S,
+    "QueryLatencyHigh": QUERY_P95_S,
+    "CacheHitRatioLow": CACHE_HIT_RATIO,
+    "RateLimitNearlyUsed": LIMIT_USE_RATIO,
+    "PriceDisagrees": PRICE_DEVIATION_RATIO,
 }
 """Alert to the threshold in its expression."""

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from exporter.dashboards import thresholds as limits
 from exporter.dashboards.common import accuracy, active_trades, data_quality
-from exporter.dashboards.model import BLUE, Dashboard, Panel, Row, Step, Variable
+from exporter.dashboards.model import BLUE, ORANGE, RED, Dashboard, Panel, Row, Step, Variable
 from exporter.dashboards.panels import (
     alert_links,
     bar_gauge,
+    coloured,
     good_above,
     good_below,
     lines,
@@ -22,6 +23,7 @@ from exporter.dashboards.panels import (
 
 _OF = 'provider=~"$provider"'
 PROVIDER = Variable("provider", "Provider", "label_values(quantum_btc_price_usd, provider)")
+_SEVERITIES = coloured(FATAL="dark-red", CRITICAL=RED, ERROR=RED, WARNING=ORANGE, INFO=BLUE)
 _TRADE_STATUS = Variable("status", "Trade status", "ACTIVE,HIT,NOT_HIT,INVALIDATED,EXPIRED", custom=True)
 
 
@@ -117,19 +119,17 @@ def _trades() -> Sequence[Panel]:
             "Trades with status ACTIVE.",
             "short",
             steps=(Step(None, BLUE),),
+            width=12,
         ),
         table(
             "Outcome by timeframe",
             sql("""
               SELECT timeframe, total_trades AS "trades", active, hit, not_hit AS "not hit",
                 hit_rate_percent / 100.0 AS "hit rate", avg_confidence / 100.0 AS "confidence",
-                avg_confidence_hit / 100.0 AS "confidence of hits",
-                avg_confidence_not_hit / 100.0 AS "confidence of misses"
+                avg_confidence_hit / 100.0 AS "of hits", avg_confidence_not_hit / 100.0 AS "of misses"
               FROM v_trade_performance_summary ORDER BY timeframe"""),
             "The view v_trade_performance_summary. Confidence should be higher for hits than for misses.",
-            units=dict.fromkeys(
-                ("hit rate", "confidence", "confidence of hits", "confidence of misses"), "percentunit"
-            ),
+            units=dict.fromkeys(("hit rate", "confidence", "of hits", "of misses"), "percentunit"),
             width=12,
         ),
         table(
@@ -215,6 +215,7 @@ def _anomalies() -> Sequence[Panel]:
             "Anomalies that the last 5 minutes saw, by severity.",
             "short",
             stacked=True,
+            overrides=_SEVERITIES,
             bars=True,
             width=8,
             height=5,
@@ -245,6 +246,7 @@ def _anomalies() -> Sequence[Panel]:
             "short",
             bars=True,
             stacked=True,
+            overrides=_SEVERITIES,
             width=8,
             calcs=("sum",),
             no_value="no anomaly in this period",
@@ -298,8 +300,10 @@ def _market() -> Sequence[Panel]:
         lines(
             "Distance from the median",
             prom(f"quantum_btc_price_deviation_ratio{{{_OF}}}", "{{provider}}"),
-            "How far each provider's price is from the median of all.",
+            "How far each provider's price is from the median of all. PriceDisagrees fires over 2 %.",
             "percentunit",
+            steps=good_below(limits.PRICE_DEVIATION_RATIO),
+            links=alert_links("PriceDisagrees"),
             decimals=3,
             width=8,
         ),
@@ -308,6 +312,7 @@ def _market() -> Sequence[Panel]:
             prom(f"quantum_provider_data_age_seconds{{{_OF}}}", "{{provider}}"),
             "Time since each provider made the data that it gave last.",
             "s",
+            links=alert_links("FeedFrozen"),
             width=8,
         ),
         lines(
@@ -315,6 +320,7 @@ def _market() -> Sequence[Panel]:
             prom(f"quantum_btc_price_unchanged_seconds{{{_OF}}}", "{{provider}}"),
             "A price that stands still for long comes from a source that has stopped.",
             "s",
+            links=alert_links("FeedFrozen"),
             width=8,
         ),
         lines(

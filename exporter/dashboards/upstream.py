@@ -64,18 +64,18 @@ def _providers() -> Sequence[Panel]:
             steps=good_above(1),
             graph=False,
             width=12,
-            height=5,
+            height=6,
             links=alert_links("AllApisFailing"),
         ),
         bar_gauge(
-            "Success ratio (1 h)",
-            prom(_ratio('outcome="success"', "1h", "provider"), "{{provider}}"),
-            "Share of calls of the last hour that succeeded.",
+            "Success ratio (5 min)",
+            prom(_ratio('outcome="success"', "5m", "provider"), "{{provider}}"),
+            "Share of calls of the last 5 minutes that succeeded, as ApiReliabilityLow judges it.",
             "percentunit",
             highest=1,
             steps=good_above(limits.RELIABILITY_RATIO),
             width=12,
-            height=5,
+            height=6,
             links=alert_links("ApiReliabilityLow"),
         ),
         timeline(
@@ -88,11 +88,38 @@ def _providers() -> Sequence[Panel]:
         ),
         lines(
             "Held back at the provider's word",
-            prom(f"quantum_api_paused_seconds{{{_OF}}} < +Inf", "{{provider}}"),
-            "Time for which no call is made: Retry-After, used-up quota, billing. Gone when unlimited.",
+            prom(f"(quantum_api_paused_seconds{{{_OF}}} > 0) < +Inf", "{{provider}}"),
+            "Time for which no call is made: Retry-After or a used-up quota.",
             "s",
+            no_value="no provider asks to wait",
             width=12,
             height=7,
+        ),
+        lines(
+            "Polls that failed",
+            prom(
+                "60 * sum by (provider, outcome) "
+                f'(rate(quantum_provider_polls_total{{{_OF},outcome!="success"}}[$__rate_interval])) > 0',
+                "{{provider}}: {{outcome}}",
+            ),
+            "Polls per minute by what went wrong, after all retries.",
+            "short",
+            no_value="no poll failed",
+            height=7,
+        ),
+        lines(
+            "Stopped until someone resumes",
+            (
+                prom(f"quantum_api_paused_seconds{{{_OF}}} == +Inf", "{{provider}}: bill"),
+                prom(
+                    f"quantum_api_stopped_endpoints{{{_OF}}} > 0", "{{provider}}: endpoints outside the plan"
+                ),
+            ),
+            "A bill or a plan says no: waiting changes nothing.",
+            "short",
+            no_value="no provider is stopped",
+            height=7,
+            links=alert_links("ProviderStopped"),
         ),
         table(
             "Last 24 hours by API",
@@ -109,7 +136,7 @@ def _providers() -> Sequence[Panel]:
                 "last failure": "dateTimeFromNow",
                 "last call": "dateTimeFromNow",
             },
-            height=7,
+            height=8,
         ),
     )
 
@@ -148,7 +175,7 @@ def _latency() -> Sequence[Panel]:
               WHERE metric_type = 'api_response' AND "timestamp" > now() - interval '1 hour'
               ORDER BY value DESC LIMIT 20"""),
             "From performance_metrics: one row for each measured call.",
-            units={"duration": "ms", "time": "dateTimeAsIso"},
+            units={"duration": "ms", "time": "dateTimeAsIsoNoDateIfToday"},
         ),
     )
 
@@ -207,6 +234,7 @@ def _limits() -> Sequence[Panel]:
             highest=1,
             steps=good_below(limits.LIMIT_USE_RATIO, 1),
             width=8,
+            links=alert_links("RateLimitNearlyUsed"),
         ),
         lines(
             "Limit use",
@@ -216,6 +244,7 @@ def _limits() -> Sequence[Panel]:
             highest=1,
             steps=good_below(limits.LIMIT_USE_RATIO, 1),
             width=8,
+            links=alert_links("RateLimitNearlyUsed"),
         ),
         table(
             "Limits",
@@ -230,6 +259,7 @@ def _limits() -> Sequence[Panel]:
             renamed={"Value #A": "used", "Value #B": "limit", "Value #C": "used up in"},
             units={"used up in": "s"},
             width=8,
+            links=alert_links("QuotaRunsOut"),
         ),
         lines(
             "Wait for a slot, p95",
@@ -262,6 +292,8 @@ def _cache() -> Sequence[Panel]:
             highest=1,
             steps=good_above(limits.CACHE_HIT_RATIO),
             width=8,
+            no_value="nobody asked the cache",
+            links=alert_links("CacheHitRatioLow"),
         ),
         lines(
             "Hit ratio",
@@ -271,6 +303,8 @@ def _cache() -> Sequence[Panel]:
             highest=1,
             steps=good_above(limits.CACHE_HIT_RATIO),
             width=8,
+            no_value="nobody asked the cache",
+            links=alert_links("CacheHitRatioLow"),
             calcs=("lastNotNull", "min"),
         ),
         lines(

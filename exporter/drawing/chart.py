@@ -17,8 +17,7 @@ from exporter.drawing.units import value_text
 SMALL: Final = 11
 _ROW: Final = 17
 _BELOW: Final = 20  # for the times under the axis
-_COLUMN: Final = 330  # least width of a column of the legend
-_CALC: Final = 76
+_COLUMN: Final = 300  # least width of a column of the legend
 
 CALCS: Final[dict[str, tuple[str, Callable[[Sequence[float]], float]]]] = {
     "lastNotNull": ("last", lambda values: values[-1]),
@@ -72,7 +71,7 @@ def chart(frame: Frame, series: Sequence[Series], start_ms: int, end_ms: int, lo
         for at, one in enumerate(series)
     ]
     drawn = [one for one in inked if one.finite()]
-    legend_height = _legend_height(frame, len(drawn)) if look.calcs else 0.0
+    legend_height = _legend_height(frame, len(drawn)) if look.calcs and drawn else 0.0
     plot = frame.without(bottom=legend_height)
     layers = _layers(drawn, look)
     scale = axis(
@@ -87,16 +86,14 @@ def chart(frame: Frame, series: Sequence[Series], start_ms: int, end_ms: int, lo
     inner = plot.without(left=left, top=6, right=8, bottom=_BELOW)
     yield from _grid(inner, scale, texts, start_ms, end_ms)
     place = _Place(inner, scale, start_ms, max(1, end_ms - start_ms))
-    for begin, end, ink in look.spans:
-        low, high = place.x(max(begin, start_ms)), place.x(min(end, end_ms))
-        yield Box(low, inner.y, max(1.0, high - low), inner.height, ink, opacity=0.13)
+    yield from _spans(place, start_ms, end_ms, look.spans)
     for layer in reversed(layers) if look.stacked else layers:
         yield from _draw(layer, place, look)
     for value, ink in look.limits:
         if scale.low <= value <= scale.high:
             y = place.y(value)
             yield Line(((inner.x, y), (inner.right, y)), ink, 1.2, dashed=True)
-    if look.calcs:
+    if legend_height:
         area = Frame(frame.x, frame.bottom - legend_height, frame.width, legend_height)
         yield from _legend(area, drawn, look)
 
@@ -123,6 +120,20 @@ class _Place:
 
     def y(self, value: float) -> float:
         return self.frame.bottom - self.frame.height * self.scale.share(value)
+
+
+def _spans(
+    place: _Place, start_ms: int, end_ms: int, spans: Sequence[tuple[int, int, Ink]]
+) -> Iterator[Shape]:
+    """A strip along the time axis for each span, and a dashed line where it begins."""
+    frame = place.frame
+    for begin, end, ink in spans:
+        if end < start_ms or begin > end_ms:
+            continue
+        low, high = place.x(max(begin, start_ms)), place.x(min(end, end_ms))
+        yield Box(low, frame.bottom, max(1.5, high - low), 3, ink, opacity=0.7)
+        if begin >= start_ms:
+            yield Line(((low, frame.y), (low, frame.bottom)), ink, 0.7, dashed=True)
 
 
 def _layers(series: Sequence[Series], look: Look) -> list[_Layer]:
@@ -160,7 +171,7 @@ def _grid(frame: Frame, scale: Axis, texts: Sequence[str], start_ms: int, end_ms
         yield Line(((frame.x, y), (frame.right, y)), Ink.GRID, 1)
         yield Label(frame.x - 6, y + 4, text, Ink.MUTED, "end", SMALL)
     span = end_ms - start_ms
-    for tick in ticks(start_ms, end_ms, max(2, int(frame.width // 90))):
+    for tick in ticks(start_ms, end_ms, max(2, int(frame.width // 72))):
         x = frame.x + frame.width * (tick - start_ms) / max(1, span)
         yield Line(((x, frame.y), (x, frame.bottom)), Ink.GRID, 1)
         words = tick_text(tick, span)
@@ -227,38 +238,51 @@ def _columns(frame: Frame) -> int:
 def _rows(frame: Frame, count: int) -> int:
     """Rows of the legend: a third of the frame at the most, one at the least."""
     wanted = -(-count // _columns(frame))
-    return min(wanted, max(1, int(frame.height * 0.36 // _ROW) - 1))
+    return min(wanted, max(1, int(frame.height * 0.44 // _ROW) - 1))
 
 
 def _legend_height(frame: Frame, count: int) -> float:
-    return (_rows(frame, count) + 1) * _ROW + 4 if count else 0.0
+    return (_rows(frame, count) + 1) * _ROW + 4
 
 
 def _legend(frame: Frame, series: Sequence[Series], look: Look) -> Iterator[Shape]:
-    columns = min(_columns(frame), max(1, len(series)))
     rows = max(1, int((frame.height - 4) // _ROW) - 1)
-    known = [CALCS[name] for name in look.calcs if name in CALCS]
+    columns = min(_columns(frame), -(-len(series) // rows))
     order = list(series)
     if "max" in look.calcs and not look.stacked:
         order.sort(key=lambda one: -max(one.finite()))
-    width = frame.width / columns
     shown = order if len(order) <= rows * columns else order[: rows * columns - 1]
+    words = [word for word, _ in _known(look)]
+    cells = [
+        [value_text(reduce(one.finite()), look.unit, look.decimals) for _, reduce in _known(look)]
+        for one in shown
+    ]
+    widths = [
+        16 + max(text_width(text, 12) for text in (word, *(row[at] for row in cells)))
+        for at, word in enumerate(words)
+    ]
+    width = frame.width / columns
+
+    def rights(column: int) -> list[float]:
+        end = frame.x + (column + 1) * width - (10 if column + 1 < columns else 2)
+        return [end - sum(widths[at + 1 :]) for at in range(len(words))]
+
     for column in range(columns):
-        left = frame.x + column * width
-        for at, (word, _) in enumerate(known):
-            right = left + width - 10 - (len(known) - 1 - at) * _CALC
+        for word, right in zip(words, rights(column), strict=True):
             yield Label(right, frame.y + _ROW - 4, word, Ink.MUTED, "end", SMALL)
-    for number, one in enumerate(shown):
-        column, row = divmod(number, rows)
-        left, base = frame.x + column * width, frame.y + _ROW * (row + 2) - 4
+    for number, (one, row) in enumerate(zip(shown, cells, strict=True)):
+        column, line = divmod(number, rows)
+        left, base = frame.x + column * width, frame.y + _ROW * (line + 2) - 4
         yield Box(left + 4, base - 5, 12, 3, one.ink or Ink.SERIES_1, radius=1)
-        room = width - 40 - len(known) * _CALC
-        yield Label(left + 22, base, fitted(one.name, room, 12), Ink.TEXT, size=12)
-        for at, (_, reduce) in enumerate(known):
-            right = left + width - 10 - (len(known) - 1 - at) * _CALC
-            text = value_text(reduce(one.finite()), look.unit, look.decimals)
+        name = fitted(one.name, width - 36 - sum(widths), 12)
+        yield Label(left + 22, base, name, Ink.TEXT, size=12)
+        for text, right in zip(row, rights(column), strict=True):
             yield Label(right, base, text, Ink.TEXT, "end", 12)
     if len(shown) < len(order):
-        column, row = divmod(len(shown), rows)
-        left, base = frame.x + column * width, frame.y + _ROW * (row + 2) - 4
+        column, line = divmod(len(shown), rows)
+        left, base = frame.x + column * width, frame.y + _ROW * (line + 2) - 4
         yield Label(left + 22, base, f"and {len(order) - len(shown)} more", Ink.MUTED, size=12)
+
+
+def _known(look: Look) -> list[tuple[str, Callable[[Sequence[float]], float]]]:
+    return [CALCS[name] for name in look.calcs if name in CALCS]

@@ -30,7 +30,8 @@ class Field:
     steps: tuple[tuple[float, Ink], ...] = ()
     texts: Mapping[str, tuple[str, Ink | None]] = field(default_factory=dict)
     no_value: str = ""
-    width: float | None = None
+    hidden: bool = False
+    fixed: Ink | None = None
 
     def ink(self, value: float) -> Ink:
         """The colour of the step that a value has reached."""
@@ -84,9 +85,18 @@ def _with(base: Field, options: Mapping[str, Any]) -> Field:
         "steps": _steps(steps) or None,
         "texts": _texts(options.get("mappings") or ()) or None,
         "no_value": options.get("noValue"),
-        "width": options.get("custom.width"),
+        "hidden": options.get("custom.hidden"),
+        "fixed": _fixed(options.get("color") or {}),
     }
     return replace(base, **{key: value for key, value in given.items() if value is not None})
+
+
+def _fixed(color: Mapping[str, Any]) -> Ink | None:
+    return (
+        ink_named(str(color["fixedColor"]))
+        if color.get("mode") == "fixed" and color.get("fixedColor")
+        else None
+    )
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, Ink], ...]:

@@ -37,7 +37,7 @@ def states(
         return
     rows.sort(key=lambda row: row[0])
     body = frame.without(bottom=_BELOW + 22)
-    most = max(1, int(body.height // 18))
+    most = max(1, int(body.height // 14))
     shown = rows if len(rows) <= most else rows[: most - 1]
     height = min(_ROW, body.height / (len(shown) + (len(shown) < len(rows))))
     left = min(frame.width * 0.34, max(text_width(name, 12) for name, _ in shown) + 12)
@@ -45,9 +45,9 @@ def states(
     yield from _times(plot, body.bottom, around)
     for number, (name, track) in enumerate(shown):
         top = frame.y + number * height
-        yield Label(
-            frame.x + left - 10, top + height / 2 + 4, fitted(name, left - 12, 12), Ink.TEXT, "end", 12
-        )
+        size = 12 if height >= 17 else _SMALL
+        words = fitted(name, left - 12, size)
+        yield Label(frame.x + left - 10, top + height / 2 + 4, words, Ink.TEXT, "end", size)
         for first_ms, last_ms, value in _runs(track.ts_ms, track.values, around.step_ms):
             x = _x(plot, first_ms, around)
             width = max(1.5, _x(plot, last_ms + around.step_ms, around) - x)
@@ -152,7 +152,7 @@ def _buckets(answers: Sequence[Answer]) -> list[tuple[float, dict[int, float]]]:
 
 def _times(plot: Frame, bottom: float, around: Surroundings) -> Iterator[Shape]:
     span = around.to_ms - around.from_ms
-    for tick in ticks(around.from_ms, around.to_ms, max(2, int(plot.width // 90))):
+    for tick in ticks(around.from_ms, around.to_ms, max(2, int(plot.width // 72))):
         x, words = _x(plot, tick, around), tick_text(tick, span)
         yield Line(((x, plot.y), (x, bottom)), Ink.GRID, 1)
         if (

@@ -15,6 +15,8 @@ from exporter.drawing.text import fitted, text_width
 from exporter.pictures.fields import Field, field_of
 
 _ROW = 30
+_LEAST = 12  # size of a number
+_PAST = 0.36  # part of a stat for its recent past
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +48,22 @@ def readings(answers: Sequence[Answer]) -> list[Reading]:
 
 
 def stat(frame: Frame, panel: Mapping[str, Any], answers: Sequence[Answer]) -> Iterator[Shape]:
-    """Large numbers side by side, coloured by their thresholds."""
+    """Large numbers coloured by their thresholds: side by side, or in rows where room is short."""
     options, look = panel.get("options") or {}, field_of(panel)
     found = readings(answers)
     if not found:
         yield from nothing(frame, look)
         return
-    width = frame.width / len(found)
+    width, height = frame.width / len(found), frame.height / len(found)
+    least = max(text_width(look.text(one.value), _LEAST, bold=True) for one in found) + 14
+    beside = width >= least or len(found) == 1
     for at, reading in enumerate(found):
-        cell = Frame(frame.x + at * width, frame.y, width, frame.height)
-        yield from _stat(cell.without(right=6 if at + 1 < len(found) else 0), reading, look, options)
+        if beside:
+            cell = Frame(frame.x + at * width, frame.y, width, frame.height)
+            cell = cell.without(right=6 if at + 1 < len(found) else 0)
+        else:
+            cell = Frame(frame.x, frame.y + at * height, frame.width, height)
+        yield from _stat(cell, reading, look, options)
 
 
 def _stat(frame: Frame, reading: Reading, look: Field, options: Mapping[str, Any]) -> Iterator[Shape]:
@@ -68,16 +76,21 @@ def _stat(frame: Frame, reading: Reading, look: Field, options: Mapping[str, Any
         yield Box(frame.x, frame.y, frame.width, frame.height, ink, opacity=0.9, radius=4)
     if options.get("graphMode") == "area" and len(reading.past) > 1:
         yield from _past(frame, reading, Ink.ON_COLOUR if filled else ink)
-    room, words = frame.width - 16, Ink.ON_COLOUR if filled else ink
+    room, words = frame.width - 8, Ink.ON_COLOUR if filled else ink
+    traced = options.get("graphMode") == "area" and len(reading.past) > 1
+    height = frame.height * (1 - _PAST if traced else 1)
     size = 36
-    while size > 13 and (text_width(text, size, bold=True) > room or size > frame.height * 0.62):
+    while size > _LEAST and (text_width(text, size, bold=True) > room or size > height * 0.72):
         size -= 1
     middle = frame.x + frame.width / 2
-    centre = frame.y + frame.height / 2 + (4 if named else 0)
+    centre = frame.y + height / 2 + (4 if named else 0)
     yield Label(middle, centre + size * 0.36, text, words, "middle", size, bold=True)
     if named:
-        name = fitted(reading.name, room, 13)
-        yield Label(middle, centre - size * 0.62, name, Ink.ON_COLOUR if filled else Ink.TEXT, "middle", 13)
+        small = next((one for one in (13, 12, 11) if text_width(reading.name, one) <= room), 10)
+        name = fitted(reading.name, room, small)
+        yield Label(
+            middle, centre - size * 0.62, name, Ink.ON_COLOUR if filled else Ink.TEXT, "middle", small
+        )
 
 
 def _past(frame: Frame, reading: Reading, ink: Ink) -> Iterator[Shape]:
@@ -89,7 +102,7 @@ def _past(frame: Frame, reading: Reading, ink: Ink) -> Iterator[Shape]:
         return
     scale = axis([value for _, value in pairs], most=2)
     first, span = pairs[0][0], max(1, pairs[-1][0] - pairs[0][0])
-    height = frame.height * 0.34
+    height = frame.height * (_PAST - 0.04)
     points = tuple(
         (frame.x + frame.width * (at - first) / span, frame.bottom - height * scale.share(value))
         for at, value in pairs

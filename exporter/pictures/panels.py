@@ -11,7 +11,7 @@ from exporter.drawing.chart import Look, Series, chart
 from exporter.drawing.ink import Ink, ink_of
 from exporter.drawing.shapes import Box, Frame, Label, Shape
 from exporter.drawing.text import fitted
-from exporter.pictures.fields import field_of
+from exporter.pictures.fields import field_of, override
 from exporter.pictures.grids import heat, states
 from exporter.pictures.numbers import bars, nothing, stat
 from exporter.pictures.tables import table
@@ -71,11 +71,8 @@ def _over_time(
     frame: Frame, panel: Mapping[str, Any], answers: Sequence[Answer], around: Surroundings, spans: Spans
 ) -> Iterator[Shape]:
     look = field_of(panel)
-    series = [
-        Series(name_of(track, answer.query.legend), track.ts_ms, track.values)
-        for answer in answers
-        for track in answer.tracks
-    ]
+    named = [(name_of(track, answer.query.legend), track) for answer in answers for track in answer.tracks]
+    series = [Series(name, track.ts_ms, track.values, override(panel, name).fixed) for name, track in named]
     if not any(one.finite() for one in series):
         yield from nothing(frame, look)
         return

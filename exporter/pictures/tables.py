@@ -15,11 +15,12 @@ from exporter.drawing.text import fitted, text_width
 from exporter.drawing.times import moment_text
 from exporter.drawing.units import value_text
 from exporter.pictures.fields import Field, field_of, override
-from exporter.pictures.frames import table_of
+from exporter.pictures.frames import only, table_of
 from exporter.pictures.numbers import nothing
 
 _ROW, _SIZE = 26, 12
-_LEAST, _MOST = 44.0, 320.0  # width of a column
+_GAP = 18  # between columns
+_LEAST, _MOST = 36.0, 320.0  # width of a column
 
 
 def table(frame: Frame, panel: Mapping[str, Any], answers: Sequence[Answer], now_ms: int) -> Iterator[Shape]:
@@ -28,9 +29,11 @@ def table(frame: Frame, panel: Mapping[str, Any], answers: Sequence[Answer], now
     if not found.rows:
         yield from nothing(frame, field_of(panel))
         return
+    looks = [override(panel, name) for name in found.columns]
+    found = only(found, [not look.hidden for look in looks])
+    looks = [look for look in looks if not look.hidden]
     most = max(1, int(frame.height // _ROW) - 1)
     shown = found.rows if len(found.rows) <= most else found.rows[: most - 1]
-    looks = [override(panel, name) for name in found.columns]
     cells = [[_cell(cell, look, now_ms) for cell, look in zip(row, looks, strict=True)] for row in shown]
     numeric = [_is_numeric([row[at] for row in found.rows]) for at in range(len(found.columns))]
     widths = _widths(found.columns, cells, frame.width)
@@ -38,11 +41,11 @@ def table(frame: Frame, panel: Mapping[str, Any], answers: Sequence[Answer], now
     for at, name in enumerate(found.columns):
         if widths[at] < 12:
             continue
-        anchor, x = ("end", left + widths[at] - 10) if numeric[at] else ("start", left)
+        anchor, x = ("end", left + widths[at] - _GAP) if numeric[at] else ("start", left)
         yield Label(
             x,
             frame.y + 17,
-            fitted(name, widths[at] - 10, _SIZE, bold=True),
+            fitted(name, widths[at] - _GAP, _SIZE, bold=True),
             Ink.MUTED,
             anchor,
             _SIZE,
@@ -51,7 +54,7 @@ def table(frame: Frame, panel: Mapping[str, Any], answers: Sequence[Answer], now
         for number, row in enumerate(cells):
             text, ink = row[at]
             base = frame.y + _ROW * (number + 1) + 17
-            yield Label(x, base, fitted(text, widths[at] - 10, _SIZE), ink, anchor, _SIZE)
+            yield Label(x, base, fitted(text, widths[at] - _GAP, _SIZE), ink, anchor, _SIZE)
         left += widths[at]
     for number in range(len(shown) + 1):
         yield Box(frame.x, frame.y + _ROW * (number + 1) - 1, frame.width, 1, Ink.GRID)
@@ -66,7 +69,7 @@ def _widths(columns: Sequence[str], cells: Sequence[Sequence[tuple[str, Ink]]], 
         min(
             _MOST,
             max(_LEAST, text_width(name, _SIZE, bold=True), *(text_width(row[at][0], _SIZE) for row in cells))
-            + 16,
+            + _GAP,
         )
         for at, name in enumerate(columns)
     ]
@@ -93,8 +96,7 @@ def _cell(cell: Any, look: Field, now_ms: int) -> tuple[str, Ink]:
     if isinstance(cell, bool):
         return ("yes" if cell else "no"), Ink.TEXT
     if isinstance(cell, datetime):
-        at_ms = round(cell.timestamp() * 1000)
-        return (_ago(now_ms - at_ms) if look.unit == "dateTimeFromNow" else moment_text(at_ms)), Ink.TEXT
+        return _time(round(cell.timestamp() * 1000), look.unit, now_ms), Ink.TEXT
     if isinstance(cell, int | float | Decimal):
         return look.text(float(cell)), look.mapped_ink(float(cell)) or Ink.TEXT
     text = str(cell)
@@ -111,6 +113,15 @@ def _plain(text: str) -> str:
             return text
         return ", ".join(f"{key}={value}" for key, value in pairs.items())
     return " ".join(text.split())
+
+
+def _time(at_ms: int, unit: str, now_ms: int) -> str:
+    if unit == "dateTimeFromNow":
+        return _ago(now_ms - at_ms)
+    text = moment_text(at_ms)
+    return (
+        text[11:] if unit == "dateTimeAsIsoNoDateIfToday" and text[:10] == moment_text(now_ms)[:10] else text
+    )
 
 
 def _ago(ms: int) -> str:
