@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Protocol, TypeAlias
 
@@ -74,8 +74,8 @@ class Source(Protocol):
     def foreign(self) -> bool:
         """Whether reading calls code of others."""
 
-    def read(self, *, exemplars: bool = False) -> Sequence[FamilyValues]:
-        """The families of the collector now."""
+    def read(self, *, exemplars: bool = False, created: bool = False) -> Sequence[FamilyValues]:
+        """The families of the collector now; exemplars and `_created` samples only where asked for."""
 
 
 class RegistryReader:
@@ -114,10 +114,12 @@ class RegistryReader:
             families.extend(self.read_source(source, exemplars=exemplars))
         return families
 
-    def read_source(self, source: Source, *, exemplars: bool = False) -> Sequence[FamilyValues]:
+    def read_source(
+        self, source: Source, *, exemplars: bool = False, created: bool = False
+    ) -> Sequence[FamilyValues]:
         """The families of one source; none, and a call of `on_error`, where its collector raises."""
         try:
-            return source.read(exemplars=exemplars)
+            return source.read(exemplars=exemplars, created=created)
         except Exception as error:  # foreign code: one broken collector must not hide the others
             if self._on_error is not None:
                 self._on_error(source.collector, error)
@@ -175,6 +177,7 @@ class _Instrument(ABC):
         self._children: list[Any] | None = None
         self._rows: dict[tuple[str, ...], tuple[SeriesKey, ...]] = {}
         self._layout: Layout | None = None
+        self._created: tuple[Layout, Layout] | None = None  # a layout, and the one with created samples
         # label names sorted once, with the place of each one's value
         self._order = sorted((name, at) for at, name in enumerate(instrument._labelnames))
 
@@ -223,6 +226,34 @@ class _Instrument(ABC):
     def _pairs(self, values: tuple[str, ...]) -> Pairs:
         return tuple((name, values[at]) for name, at in self._order)
 
+    def read(self, *, exemplars: bool = False, created: bool = False) -> Sequence[FamilyValues]:
+        """The family now."""
+        layout, children = self._refresh()
+        family = self._values_now(layout, children, exemplars=exemplars)
+        if not created or not children or not hasattr(children[0], "_created"):
+            return (family,)
+        return (self._with_created(family, children),)
+
+    def _with_created(self, family: FamilyValues, children: list[Any]) -> FamilyValues:
+        """The family with a sample for each child behind its others: the Unix time at which it was made."""
+        layout, count = family.layout, len(children)
+        width = len(layout.keys) // count
+        if self._created is None or self._created[0] is not layout:
+            name = f"{layout.name}_created"
+            keys: list[SeriesKey] = []
+            for at, child in enumerate(children):
+                keys += layout.keys[at * width : (at + 1) * width]
+                keys.append((name, self._pairs(child._labelvalues)))
+            self._created = (layout, replace(layout, keys=tuple(keys)))
+        times = np.fromiter([child._created for child in children], np.float64, count)
+        values = np.column_stack([family.values.reshape(count, width), times]).ravel()
+        exemplars = {row + row // width: exemplar for row, exemplar in family.exemplars.items()}
+        return FamilyValues(self._created[1], values, exemplars=exemplars)
+
+    @abstractmethod
+    def _values_now(self, layout: Layout, children: list[Any], *, exemplars: bool) -> FamilyValues:
+        """The numbers of all children."""
+
     @abstractmethod
     def _keys(self, pairs: Pairs) -> tuple[SeriesKey, ...]:
         """The series of one child."""
@@ -249,17 +280,16 @@ class _ScalarSource(_Instrument):
         self._values = [child._value for child in children]
         self._dicts = [vars(child) for child in children] if self._is_gauge else []
 
-    def read(self, *, exemplars: bool = False) -> Sequence[FamilyValues]:
-        layout, children = self._refresh()
+    def _values_now(self, layout: Layout, children: list[Any], *, exemplars: bool) -> FamilyValues:
         values = _read(self._values)
         if self._is_gauge:
             # Gauge.set_function() replaces a method of that one child, at any time
             for row, own in enumerate(self._dicts):
                 if "_child_samples" in own:
                     values[row] = float(children[row]._child_samples()[0].value)
-            return (FamilyValues(layout, values),)
+            return FamilyValues(layout, values)
         found = _exemplars(self._values, range(len(self._values))) if exemplars else {}
-        return (FamilyValues(layout, values, exemplars=found),)
+        return FamilyValues(layout, values, exemplars=found)
 
 
 class _SummarySource(_Instrument):
@@ -274,9 +304,14 @@ class _SummarySource(_Instrument):
     def _prepare(self, children: list[Any]) -> None:
         self._values = [value for child in children for value in (child._count, child._sum)]
 
-    def read(self, *, exemplars: bool = False) -> Sequence[FamilyValues]:  # noqa: ARG002 - summaries have none
-        layout, _ = self._refresh()
-        return (FamilyValues(layout, _read(self._values)),)
+    def _values_now(
+        self,
+        layout: Layout,
+        children: list[Any],  # noqa: ARG002 - bound in _prepare
+        *,
+        exemplars: bool,  # noqa: ARG002 - summaries have none
+    ) -> FamilyValues:
+        return FamilyValues(layout, _read(self._values))
 
 
 class _HistogramSource(_Instrument):
@@ -304,8 +339,7 @@ class _HistogramSource(_Instrument):
         self._buckets = list(chain.from_iterable(child._buckets for child in children))
         self._sums = [child._sum for child in children]
 
-    def read(self, *, exemplars: bool = False) -> Sequence[FamilyValues]:
-        layout, children = self._refresh()
+    def _values_now(self, layout: Layout, children: list[Any], *, exemplars: bool) -> FamilyValues:
         bounds, count = len(self._bounds), len(children)
         counts = _read(self._buckets).reshape(count, bounds)
         values = np.empty((count, bounds + 1 + self._has_sum))
@@ -323,7 +357,7 @@ class _HistogramSource(_Instrument):
             width = values.shape[1]
             rows = (child * width + bucket for child in range(count) for bucket in range(bounds))
             found = _exemplars(self._buckets, rows)
-        return (FamilyValues(layout, values.ravel(), exemplars=found),)
+        return FamilyValues(layout, values.ravel(), exemplars=found)
 
 
 def _exemplars(values: Iterable[Any], rows: Iterable[int]) -> dict[int, Exemplar]:
@@ -346,21 +380,20 @@ class _CollectSource:
         self.collector = collector
         self._layouts: list[Layout] = []
 
-    def read(self, *, exemplars: bool = False) -> Sequence[FamilyValues]:
+    def read(self, *, exemplars: bool = False, created: bool = False) -> Sequence[FamilyValues]:
         found: list[FamilyValues] = []
         for position, metric in enumerate(self.collector.collect()):
             known = self._layouts[position] if position < len(self._layouts) else None
-            found.append(_family(metric, known, exemplars))
+            found.append(_family(metric, known, exemplars, created))
         self._layouts = [family.layout for family in found]
         return found
 
 
-def _family(metric: Metric, known: Layout | None, exemplars: bool) -> FamilyValues:
-    # created samples are left out: they tell a start time in a way that the head keeps in no other series
+def _family(metric: Metric, known: Layout | None, exemplars: bool, created: bool) -> FamilyValues:
     samples = [
         sample
         for sample in metric.samples
-        if sample.value is not None and sample.name != metric.name + "_created"
+        if sample.value is not None and (created or sample.name != metric.name + "_created")
     ]
     keys = tuple((sample.name, tuple(sorted(sample.labels.items()))) for sample in samples)
     about = (metric.name, metric.type, metric.documentation, metric.unit)

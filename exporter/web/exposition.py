@@ -15,21 +15,23 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import zstandard
 from prometheus_client import CollectorRegistry
 
 from exporter.births import mass_birth
+from exporter.errors import InputError
 from exporter.model.samples import Float64s
 from exporter.observe.families import FamilyValues, Layout, RegistryReader, Source
 from exporter.web import exposition_text as text
-from exporter.web.negotiate import Format, Offer, accepts_gzip, choose_offer
+from exporter.web.negotiate import Encoding, Format, Offer, Wanted, choose_encoding, choose_offer, subsystem
 
 _BLOCK = 4096  # lines joined by one C call, which nothing can interrupt: under 2 ms
 _INLINE_SAMPLES = 2000  # below this a hop into a thread costs more than the rendering
-_GZIP_LEVEL = 1  # half the time of level 6 for a tenth more bytes, on the wire between neighbours
+_LEVEL = 1  # half the time of gzip's level 6 for a tenth more bytes, on the wire between neighbours
 
 _READ_SLICE = 20_000  # samples read on the event loop in one go, some 2 ms
 
-_Key: TypeAlias = tuple[Offer, bool, tuple[str, ...]]  # format, whether compressed, names
+_Key: TypeAlias = tuple[Offer, Encoding, Wanted]
 
 
 class ExpositionPage:
@@ -42,24 +44,27 @@ class ExpositionPage:
         self, registry: CollectorRegistry, on_error: Callable[[object, Exception], None] | None = None
     ) -> None:
         self._reader = RegistryReader(registry, on_error)
-        self._renderers: dict[Offer, Renderer] = {}
+        self._renderers: dict[tuple[Offer, bool], Renderer] = {}
         self._running: dict[_Key, asyncio.Task[bytes]] = {}
         self._lock = asyncio.Lock()  # the reader and the prepared lines serve one rendering at a time
 
     async def render(
-        self, accept: str, accept_encoding: str, names: Sequence[str] = ()
+        self, accept: str, accept_encoding: str, wanted: Wanted | None = None
     ) -> tuple[bytes, Mapping[str, str]]:
-        """The body and headers for one request.
+        """The body and headers for one request; `wanted` is everything by default.
 
-        `names` (the parameters `name[]`) keeps the samples and families so named; empty keeps all. A
-        request that comes while an equal one is being answered gets the same bytes.
+        A request that comes while an equal one is being answered gets the same bytes.
+        Raises: InputError where `collect` or `exclude` names an unknown subsystem, or both are given.
         """
-        offer, compress = choose_offer(accept), accepts_gzip(accept_encoding)
+        offer, encoding = choose_offer(accept), choose_encoding(accept_encoding)
+        wanted = wanted or Wanted()
+        if wanted.collect and wanted.exclude:
+            raise InputError("collect[] and exclude[] cannot be given together")
         # shielded: one client that hangs up must not cancel the others' answer
-        body = await asyncio.shield(self._shared((offer, compress, tuple(sorted(set(names))))))
+        body = await asyncio.shield(self._shared((offer, encoding, wanted)))
         headers = {"Content-Type": offer.content_type, "Vary": "Accept, Accept-Encoding"}
-        if compress:
-            headers["Content-Encoding"] = "gzip"
+        if encoding is not Encoding.IDENTITY:
+            headers["Content-Encoding"] = encoding.value
         return body, headers
 
     def _shared(self, key: _Key) -> asyncio.Task[bytes]:
@@ -71,15 +76,15 @@ class ExpositionPage:
         return task
 
     async def _answer(self, key: _Key) -> bytes:
-        offer, compress, names = key
-        if not compress:
+        offer, encoding, wanted = key
+        if encoding is Encoding.IDENTITY:
             async with self._lock:
-                return await self._render(offer, names)
-        plain = await asyncio.shield(self._shared((offer, False, names)))
-        return await asyncio.to_thread(gzip.compress, plain, _GZIP_LEVEL, mtime=0)
+                return await self._render(offer, wanted)
+        plain = await asyncio.shield(self._shared((offer, Encoding.IDENTITY, wanted)))
+        return await asyncio.to_thread(_compressed, plain, encoding)
 
-    async def _render(self, offer: Offer, names: tuple[str, ...]) -> bytes:
-        exemplars = offer.format is Format.OPENMETRICS
+    async def _render(self, offer: Offer, wanted: Wanted) -> bytes:
+        extras = {"exemplars": offer.format is Format.OPENMETRICS, "created": wanted.created}
         sources = self._reader.sources()
         read: list[Sequence[FamilyValues] | Source] = []
         since = 0
@@ -87,48 +92,70 @@ class ExpositionPage:
             if not source.quick:
                 read.append(source)
                 continue
-            families = self._reader.read_source(source, exemplars=exemplars)
+            families = self._reader.read_source(source, **extras)
             read.append(families)
             since += sum(len(family.values) for family in families)
             if since >= _READ_SLICE:  # between two families others may run
                 since = 0
                 await asyncio.sleep(0)
-        renderer = self._renderers.setdefault(offer, Renderer(offer))
+        renderer = self._renderers.setdefault((offer, wanted.created), Renderer(offer))
         if all(source.quick for source in sources) and _samples(read) <= _INLINE_SAMPLES:
-            return self._finish(renderer, read, exemplars, names)
-        return await asyncio.to_thread(self._finish_many, renderer, read, exemplars, names)
+            return self._finish(renderer, read, extras, wanted)
+        return await asyncio.to_thread(self._finish_many, renderer, read, extras, wanted)
 
     def _finish_many(
         self,
         renderer: Renderer,
         read: Sequence[Sequence[FamilyValues] | Source],
-        exemplars: bool,
-        names: tuple[str, ...],
+        extras: Mapping[str, bool],
+        wanted: Wanted,
     ) -> bytes:
         with mass_birth():
-            return self._finish(renderer, read, exemplars, names)
+            return self._finish(renderer, read, extras, wanted)
 
     def _finish(
         self,
         renderer: Renderer,
         read: Sequence[Sequence[FamilyValues] | Source],
-        exemplars: bool,
-        names: tuple[str, ...],
+        extras: Mapping[str, bool],
+        wanted: Wanted,
     ) -> bytes:
         families: list[FamilyValues] = []
         for item in read:
             # a foreign collect() may read files or take its time: not on the event loop
-            found = (
-                item if isinstance(item, Sequence) else self._reader.read_source(item, exemplars=exemplars)
-            )
+            found = item if isinstance(item, Sequence) else self._reader.read_source(item, **extras)
             families.extend(found)
-        if names:
-            return Renderer(renderer.offer).render(_named(families, frozenset(names)))
-        return renderer.render(families)
+        if wanted.everything:
+            return renderer.render(families)
+        if wanted.collect or wanted.exclude:
+            families = _of_subsystems(families, wanted)
+        if wanted.names:
+            families = _named(families, frozenset(wanted.names))
+        return Renderer(renderer.offer).render(families)
+
+
+def _compressed(plain: bytes, encoding: Encoding) -> bytes:
+    if encoding is Encoding.ZSTD:
+        return zstandard.ZstdCompressor(level=_LEVEL).compress(plain)
+    return gzip.compress(plain, _LEVEL, mtime=0)
 
 
 def _samples(read: Sequence[Sequence[FamilyValues] | Source]) -> int:
     return sum(len(family.values) for item in read if isinstance(item, Sequence) for family in item)
+
+
+def _of_subsystems(families: Sequence[FamilyValues], wanted: Wanted) -> list[FamilyValues]:
+    """The families that collect[] or exclude[] leave. Raises: InputError for an unknown subsystem."""
+    known = {subsystem(family.layout.name) for family in families}
+    for name in (*wanted.collect, *wanted.exclude):
+        if name not in known:
+            raise InputError(f'missing collector: "{name}" (allowed: {", ".join(sorted(known))})')
+    return [
+        family
+        for family in families
+        if (subsystem(family.layout.name) in wanted.collect if wanted.collect
+            else subsystem(family.layout.name) not in wanted.exclude)
+    ]  # fmt: skip
 
 
 def _named(families: Sequence[FamilyValues], names: frozenset[str]) -> list[FamilyValues]:

@@ -128,11 +128,13 @@ def _shown_name(name: str, offer: Offer) -> str:
 
 
 def apart(layout: Layout, offer: Offer) -> dict[str, list[int]]:
-    """Rows that the text formats show as gauge families of their own, by family name: _gsum, _gcount."""
+    """Rows that the text formats show as gauge families of their own, by family name: _created, _gsum ..."""
     found: dict[str, list[int]] = {}
-    if offer.format is Format.OPENMETRICS or layout.kind != "gaugehistogram":
-        return found
     names = {layout.name + suffix for suffix in _OPENMETRICS_ONLY}
+    if offer.format is Format.OPENMETRICS or layout.kind in ("gauge", "info", "stateset", "unknown"):
+        return found
+    if not layout.keys or layout.keys[-1][0] not in names:  # they are the last ones of each label set
+        return found
     for row, (name, _) in enumerate(layout.keys):
         if name in names:
             found.setdefault(name, []).append(row)

@@ -1,4 +1,4 @@
-"""Content negotiation of /metrics: which format, escaping scheme and encoding a client asked for. Pure."""
+"""What a client of /metrics asked for: format, escaping scheme, encoding, part of the families. Pure."""
 
 from __future__ import annotations
 
@@ -38,6 +38,38 @@ class Offer:
         return f"{self.format.value}; escaping={self.escaping.value}"
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The parameters of a request; the default is everything.
+
+    `names` (name[]) keeps samples and families so named, `collect` (collect[]) the families of these
+    subsystems, `exclude` (exclude[]) all but theirs. `created` adds the times at which series began.
+    """
+
+    names: tuple[str, ...] = ()
+    collect: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    created: bool = False
+
+    @property
+    def everything(self) -> bool:
+        """Whether no family is left out."""
+        return not (self.names or self.collect or self.exclude)
+
+
+class Encoding(Enum):
+    """How a body is compressed; the value is the name in Content-Encoding."""
+
+    IDENTITY = ""
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+
+def subsystem(name: str) -> str:
+    """The word of a metric's name behind the program's prefix: `api` of quantum_api_requests_total."""
+    return name.removeprefix("quantum_").partition("_")[0]
+
+
 DEFAULT_OFFER = Offer(Format.TEXT_0)
 _OPENMETRICS_VERSIONS = frozenset({"", "0.0.1", "1.0.0"})
 
@@ -58,16 +90,19 @@ def choose_offer(accept: str) -> Offer:
     return best
 
 
-def accepts_gzip(accept_encoding: str) -> bool:
-    """Whether an Accept-Encoding header allows gzip. Source: RFC 9110 section 12.5.3."""
-    wildcard = False
+def choose_encoding(accept_encoding: str) -> Encoding:
+    """The best encoding of an Accept-Encoding header; at equal quality zstd, which costs a third of gzip.
+
+    `*` stands for gzip, which everybody reads. Source: RFC 9110 section 12.5.3; RFC 8878 section 7.2.
+    """
+    found: dict[str, float] = {}
     for item in accept_encoding.split(","):
         coding, parameters = _media_range(item)
-        if coding in ("gzip", "x-gzip"):
-            return _quality(parameters) > 0
-        if coding == "*":
-            wildcard = _quality(parameters) > 0
-    return wildcard
+        found[coding.removeprefix("x-")] = _quality(parameters)
+    zstd, gzip = found.get("zstd", 0.0), found.get("gzip", found.get("*", 0.0))
+    if max(zstd, gzip) < found.get("identity", 0.0) or max(zstd, gzip) == 0.0:
+        return Encoding.IDENTITY
+    return Encoding.ZSTD if zstd >= gzip else Encoding.GZIP
 
 
 def _media_range(item: str) -> tuple[str, dict[str, str]]:

@@ -12,6 +12,7 @@ from exporter.model.labels import LabelSet, Matcher
 from exporter.promql.explain import Step
 from exporter.promql.values import Result
 from exporter.rules.evaluation import GroupView
+from exporter.web.negotiate import Wanted
 
 
 class QueryService(Protocol):
@@ -69,9 +70,9 @@ class Exposition(Protocol):
     """Renders /metrics."""
 
     async def render(
-        self, accept: str, accept_encoding: str, names: Sequence[str]
+        self, accept: str, accept_encoding: str, wanted: Wanted
     ) -> tuple[bytes, Mapping[str, str]]:
-        """The body and its headers for one request."""
+        """The body and its headers for one request. Raises: InputError for a part that is not there."""
 
 
 class AlertActions(Protocol):

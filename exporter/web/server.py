@@ -16,6 +16,7 @@ from exporter.web import encode
 from exporter.web.alerts import AlertRoutes
 from exporter.web.api_v1 import ApiV1, failure
 from exporter.web.auth import BasicAuth, WebConfig, changes_state, is_loopback
+from exporter.web.negotiate import Wanted
 from exporter.web.ports import Deps
 from exporter.web.why import WhyRoute
 
@@ -76,11 +77,23 @@ class _Plain:
         return web.Response(text=page, content_type="text/html")
 
     async def metrics(self, request: web.Request) -> web.Response:
-        body, headers = await self._deps.exposition.render(
-            request.headers.get("Accept", ""),
-            request.headers.get("Accept-Encoding", ""),
-            request.query.getall("name[]", []),
-        )
+        asked = request.query
+        created = asked.get("created", "false")
+        if created not in ("true", "false"):
+            return web.Response(text=f'created: "{created}" (allowed: true, false)\n', status=400)
+
+        def names(key: str) -> tuple[str, ...]:
+            return tuple(sorted(set(asked.getall(key, []))))
+
+        wanted = Wanted(names("name[]"), names("collect[]"), names("exclude[]"), created == "true")
+        try:
+            body, headers = await self._deps.exposition.render(
+                request.headers.get("Accept", ""),
+                request.headers.get("Accept-Encoding", ""),
+                wanted,
+            )
+        except InputError as error:
+            return web.Response(text=f"{error}\n", status=400)
         return web.Response(body=body, headers=dict(headers))
 
     async def healthy(self, request: web.Request) -> web.Response:

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from exporter.monitoring import Monitor
+from tests.helpers.clock import FakeClock
 from tests.helpers.postgres import PostgresServer
 
 pytestmark = pytest.mark.postgres
@@ -96,3 +97,26 @@ async def test_a_database_that_is_away_stops_nothing(own_postgres: PostgresServe
                 break
             await asyncio.sleep(0.05)
     assert [row["metric_name"] for row in await stored(url)] == ["SELECT t"]
+
+
+async def test_idle_label_sets_go_by_themselves(tmp_path: Path) -> None:
+    """With expire_idle the connected Monitor drops and counts them; a duration of 0 is refused."""
+    clock = FakeClock()
+    with pytest.raises(ValueError, match="not above 0"):
+        Monitor.connect("postgresql://nobody@127.0.0.1:1/none", expire_idle="0s")
+    connected = Monitor.connect(
+        "postgresql://nobody@127.0.0.1:1/none",
+        spool_dir=tmp_path, migrate=False, expire_idle="100s", clock=clock,
+    )  # fmt: skip
+    async with connected as monitor:
+        monitor.record_api_call("/old", "GET", 0.1)
+        await clock.advance(60)
+        monitor.record_api_call("/x", "GET", 0.1)
+        await clock.advance(55)
+        assert monitor.registry.get_sample_value("quantum_label_sets_expired_total") == 1
+        names = {"provider": "app", "method": "GET", "outcome": "success"}
+        found = [
+            monitor.registry.get_sample_value("quantum_api_requests_total", {**names, "endpoint": endpoint})
+            for endpoint in ("/old", "/x")
+        ]
+        assert found == [None, 1]

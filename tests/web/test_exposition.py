@@ -8,8 +8,10 @@ import math
 import subprocess
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import (
@@ -27,10 +29,11 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from exporter.errors import InputError
 from exporter.observe.families import RegistryReader
 from exporter.web.exposition import ExpositionPage, Renderer
 from exporter.web.exposition_text import escape_name, value_texts
-from exporter.web.negotiate import Escaping, Format, Offer, accepts_gzip, choose_offer
+from exporter.web.negotiate import Encoding, Escaping, Format, Offer, Wanted, choose_encoding, choose_offer
 from tests.helpers.peers import peer
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
@@ -69,6 +72,13 @@ def everything() -> CollectorRegistry:
     return registry
 
 
+def parsed(families: object) -> list[tuple[object, ...]]:
+    return [
+        (family.name, family.type, family.documentation, [repr(sample) for sample in family.samples])
+        for family in families  # type: ignore[attr-defined]
+    ]
+
+
 def without_created(families: object) -> list[tuple[object, ...]]:
     return [
         (family.name, family.type, family.documentation, [repr(sample) for sample in family.samples])
@@ -81,8 +91,8 @@ def dropped_created(text: bytes) -> str:
     return "".join(line for line in text.decode().splitlines(keepends=True) if "_created" not in line)
 
 
-async def page_text(registry: CollectorRegistry, accept: str = "", names: tuple[str, ...] = ()) -> str:
-    body, _ = await ExpositionPage(registry).render(accept, "", names)
+async def page_text(registry: CollectorRegistry, accept: str = "", **wanted: Any) -> str:
+    body, _ = await ExpositionPage(registry).render(accept, "", Wanted(**wanted))
     return body.decode()
 
 
@@ -201,22 +211,31 @@ def test_format_is_the_best_accepted(accept: str, content_type: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "accepted"),
+    ("header", "encoding"),
     [
-        ("", False),
-        ("gzip", True),
-        ("deflate, gzip;q=0.5", True),
-        ("gzip;q=0", False),
-        ("GZIP", True),
-        ("*", True),
-        ("*;q=0", False),
-        ("gzip;q=0, *", False),
-        ("identity", False),
+        ("", Encoding.IDENTITY),
+        ("gzip", Encoding.GZIP),
+        ("deflate, gzip;q=0.5", Encoding.GZIP),
+        ("gzip;q=0", Encoding.IDENTITY),
+        ("GZIP", Encoding.GZIP),
+        ("x-gzip", Encoding.GZIP),
+        ("*", Encoding.GZIP),
+        ("*;q=0", Encoding.IDENTITY),
+        ("gzip;q=0, *", Encoding.IDENTITY),
+        ("identity", Encoding.IDENTITY),
+        ("identity, gzip;q=0.5", Encoding.IDENTITY),
+        ("identity;q=0.5, gzip", Encoding.GZIP),
+        ("zstd", Encoding.ZSTD),
+        ("gzip, deflate, br, zstd", Encoding.ZSTD),
+        ("zstd;q=0.5, gzip", Encoding.GZIP),
+        ("zstd;q=0, gzip;q=0.1", Encoding.GZIP),
+        ("zstd;q=0", Encoding.IDENTITY),
+        ("zstd, *", Encoding.ZSTD),
     ],
 )
-def test_gzip_is_used_where_accepted(header: str, accepted: bool) -> None:
-    """Accept-Encoding with quality values decides about compression."""
-    assert accepts_gzip(header) is accepted
+def test_the_encoding_is_the_best_accepted(header: str, encoding: Encoding) -> None:
+    """Accept-Encoding with quality values decides about compression; zstd wins where all are equal."""
+    assert choose_encoding(header) is encoding
 
 
 @pytest.mark.parametrize(
@@ -248,7 +267,7 @@ async def test_utf8_names_are_quoted_where_allowed() -> None:
     assert 'my_metric{a_b="x"} 1.0\n' in await page_text(registry)
 
 
-async def test_gzip_body() -> None:
+async def test_compressed_bodies() -> None:
     """A compressed answer says so and unpacks to the plain one."""
     registry = everything()
     page = ExpositionPage(registry)
@@ -258,6 +277,9 @@ async def test_gzip_body() -> None:
     assert headers["Content-Encoding"] == "gzip"
     assert "Accept-Encoding" in headers["Vary"]
     assert gzip.decompress(packed) == plain
+    packed, headers = await page.render("", "gzip, zstd")
+    assert headers["Content-Encoding"] == "zstd"
+    assert zstandard.ZstdDecompressor().decompress(packed) == plain
 
 
 async def test_names_filter_samples_and_families() -> None:
@@ -269,6 +291,48 @@ async def test_names_filter_samples_and_families() -> None:
     assert samples == {"wait_seconds_count", "events_total"}
     assert await page_text(registry, names=("nothing",)) == ""
     assert await page_text(registry, OPENMETRICS, names=("nothing",)) == "# EOF\n"
+
+
+async def test_collectors_are_chosen_and_left_out() -> None:
+    """collect[] keeps the families of a subsystem, exclude[] the others; unknown ones or both are refused."""
+    registry = everything()
+    Gauge("quantum_api_up", "h", registry=registry)
+    assert "quantum_api_up 0.0" in await page_text(registry, collect=("api",))
+    assert "some_bytes" not in await page_text(registry, collect=("api",))
+    text = await page_text(registry, exclude=("api", "some"))
+    assert "quantum_api_up" not in text
+    assert "some_bytes" not in text
+    assert "events_total 7.0" in text
+    assert "wait_seconds_sum" in await page_text(registry, collect=("wait", "api"), names=("wait_seconds",))
+    with pytest.raises(InputError, match=r'missing collector: "x" \(allowed: api, build, events'):
+        await page_text(registry, collect=("x",))
+    with pytest.raises(InputError, match="cannot be given together"):
+        await page_text(registry, collect=("api",), exclude=("some",))
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+async def test_created_samples_where_asked_for(labelled: bool) -> None:
+    """created=true adds them as the library writes them; values and exemplars stay in place."""
+    registry = everything()
+    for number in range(3 if labelled else 0):
+        Histogram(f"more_{number}_seconds", "h", ["l"], registry=registry)
+    for at, metric in enumerate([one for one in registry._collector_to_names if isinstance(one, Histogram)]):
+        for label in ("a", "b") if metric._labelnames else ():
+            metric.labels(label).observe(at, {"trace_id": label})
+    text, open_text = (
+        await page_text(registry, created=True),
+        await page_text(registry, OPENMETRICS, created=True),
+    )
+    assert parsed(parse_text(text)) == parsed(parse_text(generate_latest(registry).decode()))
+    assert parsed(parse_openmetrics(open_text)) == parsed(
+        parse_openmetrics(generate_openmetrics(registry).decode())
+    )
+    assert "_created" in text
+    assert "_created" not in await page_text(registry)
+    page = ExpositionPage(registry)
+    for created in (True, False, True):
+        body, _ = await page.render(OPENMETRICS, "", Wanted(created=created))
+        assert body.decode() == await page_text(registry, OPENMETRICS, created=created)
 
 
 async def test_a_broken_collector_costs_its_own_families_only() -> None:

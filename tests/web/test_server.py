@@ -14,8 +14,9 @@ import bcrypt
 import pytest
 
 from exporter.clock import SystemClock
-from exporter.errors import ConfigError, NotFoundError, StorageError
+from exporter.errors import ConfigError, InputError, NotFoundError, StorageError
 from exporter.web.auth import WebConfig
+from exporter.web.negotiate import Wanted
 from exporter.web.ports import Deps
 from exporter.web.server import Server, create_app
 
@@ -50,6 +51,7 @@ class World:
     secret: str = "s3cret"
     reloads: int = 0
     refuse: str = ""
+    wanted: Wanted | None = None
     alerts: Alerts = field(default_factory=Alerts)
 
     async def reload(self) -> None:
@@ -63,9 +65,10 @@ class World:
     async def run_checks(self) -> Mapping[str, Any]:
         return {"success": True}
 
-    async def render(
-        self, accept: str, encoding: str, names: Sequence[str]
-    ) -> tuple[bytes, Mapping[str, str]]:
+    async def render(self, accept: str, encoding: str, wanted: Wanted) -> tuple[bytes, Mapping[str, str]]:
+        self.wanted = wanted
+        if "x" in wanted.collect:
+            raise InputError('missing collector: "x"')
         return b"up 1\n", {"Content-Type": "text/plain; version=0.0.4"}
 
     def deps(self) -> Deps:
@@ -251,3 +254,18 @@ async def test_a_port_in_use_is_named() -> None:
         )
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}: another program"):
             await server.start()
+
+
+async def test_parameters_of_metrics() -> None:
+    """name[], collect[], exclude[] and created arrive; what is refused answers 400 with the reason."""
+    world = World()
+    async with serving(world) as session:
+        parts = "name[]=b&name[]=a&name[]=b&collect[]=c&exclude[]=d&created=true"
+        assert (await session.get(f"/metrics?{parts}")).status == 200
+        assert world.wanted == Wanted(("a", "b"), ("c",), ("d",), True)
+        for query, reason in (
+            ("collect[]=x", 'missing collector: "x"'),
+            ("created=1", "allowed: true, false"),
+        ):
+            answer = await session.get(f"/metrics?{query}")
+            assert (answer.status, reason in await answer.text()) == (400, True)
