@@ -61,6 +61,7 @@ PURE_FILES = (
     "simulate/trading_plan.py",
     "web/params.py",
     "web/encode.py",
+    "web/reply.py",
     "web/rules_json.py",
     "web/negotiate.py",
     "web/exposition_text.py",

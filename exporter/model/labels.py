@@ -165,6 +165,8 @@ class Matcher:
         self.name = name
         self.op = op
         self.value = value
+        self._key = (name, op, value)
+        self._hash = hash(self._key)  # selections are looked up by their matchers at every read
         if op in (MatchOp.REGEX, MatchOp.NOT_REGEX):
             self._test = anchored_test(value)
 
@@ -185,11 +187,7 @@ class Matcher:
         return isinstance(other, Matcher) and self._key == other._key
 
     def __hash__(self) -> int:
-        return hash(self._key)
-
-    @property
-    def _key(self) -> tuple[str, MatchOp, str]:
-        return self.name, self.op, self.value
+        return self._hash
 
     def __str__(self) -> str:
         return f"{self.name}{self.op.value}{quote(self.value)}"

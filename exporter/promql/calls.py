@@ -6,6 +6,7 @@ A handler takes the evaluation and the node. Those of range functions are in `ra
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -170,19 +171,27 @@ def absent_labels(matchers: tuple[Matcher, ...]) -> LabelSet:
     return LabelSet.of(told)
 
 
+@lru_cache(maxsize=1024)
+def _absent_series(matchers: tuple[Matcher, ...]) -> SeriesSet:
+    """The one series of an absence, with all that is worked out about it."""
+    return SeriesSet((absent_labels(matchers),))
+
+
 def absence(there: Bools, matchers: tuple[Matcher, ...]) -> StepMatrix:
     """1 at the steps where nothing is there (T,)."""
     if bool(there.all()):
         return empty_matrix(len(there))
-    series = SeriesSet((absent_labels(matchers),))
-    return StepMatrix(series, np.ones((1, len(there))), ~there[None, :])
+    return StepMatrix(_absent_series(matchers), np.ones((1, len(there))), ~there[None, :])
 
 
 def _absent(evaluation: Evaluation, node: Function) -> Operand:
     arg = node.args[0]
     matrix = vector_arg(evaluation, arg)
+    matchers = arg.matchers if isinstance(arg, Select) else ()
+    if not matrix.cells:
+        return StepMatrix(_absent_series(matchers), np.ones((1, len(evaluation.steps))))
     there: Bools = np.logical_or.reduce(matrix.mask(), axis=0)
-    return absence(there, arg.matchers if isinstance(arg, Select) else ())
+    return absence(there, matchers)
 
 
 def _sort(evaluation: Evaluation, node: Function) -> Operand:

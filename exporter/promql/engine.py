@@ -25,7 +25,7 @@ from exporter.promql.memo import EvaluationMemo, Observer
 from exporter.promql.parse import parse_expr
 from exporter.promql.plan import Node, Read, reads
 from exporter.promql.planner import Keys, Planner
-from exporter.promql.read import Reader, column_reader, flattened
+from exporter.promql.read import Reader, column_reader, flattened, newest_reader
 from exporter.promql.source import RollupSource, SeriesSource, SizedSource
 from exporter.promql.values import InstantVector, Origin, RangeMatrix, Result, ScalarValue, StringValue, Value
 from exporter.promql.windows import ragged_spans, without_markers
@@ -77,6 +77,7 @@ class Engine:
     ) -> None:
         self._columns = column_reader(source)
         self._rollups = source if isinstance(source, RollupSource) else None
+        self._newest = newest_reader(source)
         self._sized = source if isinstance(source, SizedSource) else None
         self._lookback_ms = lookback_delta_ms
         self._max_samples = max_samples
@@ -156,9 +157,11 @@ class Engine:
         Raises: QueryError; its kind tells syntax and type faults, limits, timeout and cancellation apart.
         """
         prepared = self.prepare(query) if isinstance(query, str) else query
-        steps = Steps.of(time_ms, time_ms, 1)
+        steps = Steps(np.array((time_ms,), np.int64), 1)
         node = prepared.plan(time_ms, time_ms, 0)
-        evaluation = self._evaluation(steps, memo, cancel, lookback_delta_ms, timeout_s, observer)
+        evaluation = self._evaluation(
+            steps, memo, cancel, lookback_delta_ms, timeout_s, observer, (time_ms, time_ms)
+        )
         operand = _guarded(lambda: evaluation.value(node))
         value = _instant_value(operand, time_ms, evaluation)
         return _result(value, evaluation, prepared.text)
@@ -221,7 +224,12 @@ class Engine:
         if steps is None:
             steps = Steps(np.zeros(1, np.int64), 1)
         return Evaluation(
-            Reader(self._columns, self._rollups, self._lookback_ms if lookback_ms is None else lookback_ms),
+            Reader(
+                self._columns,
+                self._newest,
+                self._rollups,
+                self._lookback_ms if lookback_ms is None else lookback_ms,
+            ),
             steps,
             bounds or (steps.start_ms, steps.end_ms),
             Budget(self._max_samples, deadline, self._monotonic, cancel),
@@ -255,8 +263,9 @@ def _result(value: Value, evaluation: Evaluation, text: str) -> Result:
 def _named(matrix: StepMatrix) -> StepMatrix:
     """The matrix with names dropped where they are to be, equal label sets merged."""
     series = matrix.series.final_set
-    renamed = StepMatrix(series, matrix.values, matrix.present, matrix.ordered)
-    return merge_equal(renamed, SAME_LABELSET)
+    if series is not matrix.series:
+        matrix = StepMatrix(series, matrix.values, matrix.present, matrix.ordered)
+    return merge_equal(matrix, SAME_LABELSET)
 
 
 def _instant_value(operand: Operand, time_ms: int, evaluation: Evaluation) -> Value:

@@ -133,7 +133,7 @@ class Evaluation:
         fixed = self.at_ms(at)
         if fixed is not None:
             return np.full(len(self.steps), fixed - offset_ms, np.int64)
-        return self.steps.ts_ms - offset_ms
+        return self.steps.ts_ms - offset_ms if offset_ms else self.steps.ts_ms
 
     def _select(self, node: Select) -> StepMatrix:
         times = self.times(node.at, node.offset_ms)

@@ -12,7 +12,7 @@ from exporter.model.samples import Float64s, Int64s
 from exporter.model.staleness import stale_mask
 from exporter.promql.functions.rate import smooth_points
 from exporter.promql.limits import Budget
-from exporter.promql.matrix import RangeOperand, StepMatrix
+from exporter.promql.matrix import RangeOperand, StepMatrix, empty_matrix
 from exporter.promql.plan import Select, Sub
 from exporter.promql.seriesset import Bools
 from exporter.promql.source import (
@@ -20,6 +20,7 @@ from exporter.promql.source import (
     Columns,
     ColumnSource,
     Grid,
+    NewestSource,
     Ragged,
     RollupSource,
     SeriesSource,
@@ -40,13 +41,21 @@ def column_reader(source: SeriesSource) -> ReadColumns:
     return lambda matchers, start_ms, end_ms: columns_of(source.select(matchers, start_ms, end_ms))
 
 
+def newest_reader(source: SeriesSource) -> ReadColumns:
+    """How to read columns that hold at least the newest sample of each series."""
+    return source.newest if isinstance(source, NewestSource) else column_reader(source)
+
+
 class Reader:
     """Reads a source for one evaluation. `lookback_ms`: how far back an instant selector looks."""
 
-    __slots__ = ("_columns", "_rollups", "lookback_ms")
+    __slots__ = ("_columns", "_rollups", "lookback_ms", "newest")
 
-    def __init__(self, columns: ReadColumns, rollups: RollupSource | None, lookback_ms: int) -> None:
+    def __init__(
+        self, columns: ReadColumns, newest: ReadColumns, rollups: RollupSource | None, lookback_ms: int
+    ) -> None:
         self._columns = columns
+        self.newest = newest
         self._rollups = rollups
         self.lookback_ms = lookback_ms
 
@@ -130,9 +139,15 @@ def select_points(
 ) -> tuple[StepMatrix, Float64s | None]:
     """The newest sample of each series within the lookback of each time; with `stamps` its time, seconds."""
     lookback_ms = reader.lookback_ms
-    columns = reader.columns(node.matchers, int(times_ms.min()) - lookback_ms + 1, int(times_ms.max()))
+    if len(times_ms) == 1:
+        time_ms = int(times_ms[0])
+        columns = reader.newest(node.matchers, time_ms - lookback_ms + 1, time_ms)
+    else:
+        columns = reader.columns(node.matchers, int(times_ms.min()) - lookback_ms + 1, int(times_ms.max()))
     shape = (len(times_ms), len(columns.series))
     budget.need(shape[0] * shape[1])
+    if not shape[1]:
+        return empty_matrix(shape[0]), np.zeros((0, shape[0])) if stamps else None
     if len(columns.grids) == 1 and not columns.ragged and not stamps:
         whole = _whole_grid(columns, times_ms, lookback_ms)
         if whole is not None:
@@ -167,6 +182,8 @@ def _whole_grid(columns: Columns, times_ms: Int64s, lookback_ms: int) -> StepMat
     grid = columns.grids[0]
     if not isinstance(grid.index, slice):
         return None
+    if len(times_ms) == len(grid.ts_ms) == 1:
+        return StepMatrix(columns.series, grid.span(0, 1).T)  # read in the range of its lookback
     rows, live = _rows(grid, times_ms, lookback_ms)
     if not bool(live.all()):
         return None

@@ -121,7 +121,7 @@ class SeriesSet:
     @property
     def has_duplicates(self) -> bool:
         """Whether two series carry the same label set."""
-        return len(self.unique.labels) != len(self.labels)
+        return len(self.labels) > 1 and len(self.unique.labels) != len(self.labels)
 
     def codes(self, name: str) -> tuple[Ints, tuple[str, ...]]:
         """The values of one label: a code for each series, and the value of each code."""

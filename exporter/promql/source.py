@@ -39,6 +39,14 @@ class ColumnSource(Protocol):
 
 
 @runtime_checkable
+class NewestSource(Protocol):
+    """A source that finds the newest samples without looking at the rest."""
+
+    def newest(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> Columns:
+        """As `columns`; of each series only the newest sample in the range must be there."""
+
+
+@runtime_checkable
 class SizedSource(Protocol):
     """A source that knows beforehand how much a read would touch."""
 

@@ -221,7 +221,7 @@ class LocalQueries:
             return await asyncio.get_running_loop().run_in_executor(self._pool, find)
         finally:
             self._metrics.running.dec()
-            self._metrics.duration.labels("labels").observe(self._clock.monotonic() - started)
+            self._metrics.kinds["labels"][0].observe(self._clock.monotonic() - started)
 
     async def _query(
         self, ask: _Ask, timeout_s: float | None, evaluate: Evaluate[T], peak: Callable[[T], int]
@@ -238,7 +238,7 @@ class LocalQueries:
     @contextmanager
     def _watched(self, ask: _Ask) -> Iterator[_Seen]:
         """Times, counts and logs what is evaluated inside."""
-        kind = "range" if ask.step_ms else "instant"
+        duration, failures = self._metrics.kinds["range" if ask.step_ms else "instant"]
         started = self._clock.monotonic()
         seen = _Seen()
         error = "query was canceled"
@@ -248,12 +248,12 @@ class LocalQueries:
             error = ""
         except QueryError as failure:
             error = str(failure)
-            self._metrics.failures.labels(kind).inc()
+            failures.inc()
             raise
         finally:
             self._metrics.running.dec()
             took_s = self._clock.monotonic() - started
-            self._metrics.duration.labels(kind).observe(took_s)
+            duration.observe(took_s)
             if self._query_log is not None:
                 self._query_log.write(
                     ask.params(),

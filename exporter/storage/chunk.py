@@ -73,6 +73,8 @@ class Chunk:
         "clean_from",
         "count",
         "falls",
+        "first_ms",
+        "last_ms",
         "layout",
         "samples",
         "tracked",
@@ -84,6 +86,8 @@ class Chunk:
         self.layout = layout
         self.count = 0
         self.samples = 0
+        self.first_ms = 0  # times of the first and the newest row, once there is one
+        self.last_ms = 0
         self.ts_ms: Int64s = np.empty(rows, np.int64)
         self.values: Float64s = np.empty((rows, layout.capacity), np.float64)
         # First row from which a column has had a sample in every row so far.
@@ -97,16 +101,6 @@ class Chunk:
     def is_full(self) -> bool:
         """Whether the next row needs a new chunk."""
         return self.count >= len(self.ts_ms)
-
-    @property
-    def first_ms(self) -> int:
-        """Time of the first row."""
-        return int(self.ts_ms[0])
-
-    @property
-    def last_ms(self) -> int:
-        """Time of the newest row."""
-        return int(self.ts_ms[self.count - 1])
 
     @property
     def nbytes(self) -> int:
@@ -149,7 +143,9 @@ class Chunk:
             before[:] = now
         if width < self.layout.capacity:
             self.clean_from[width:] = row + 1
-        self.ts_ms[row] = ts_ms
+        self.ts_ms[row] = self.last_ms = ts_ms
+        if not row:
+            self.first_ms = ts_ms
         self.samples += len(values)
         self.count = row + 1  # last: a reader that sees the count sees the row
 

@@ -16,7 +16,7 @@ from exporter.storage.block import Block
 from exporter.storage.chunk import Ints, Layout
 from exporter.storage.index import SeriesIndex
 from exporter.storage.loose import LooseStore
-from exporter.storage.select import Selection, read_columns, read_ragged
+from exporter.storage.select import Selection, newest_row, read_columns, read_ragged
 
 _NEVER = -(2**62)
 _ROW_WIDTH = 8  # a smaller batch of series without a block goes to loose columns
@@ -167,6 +167,19 @@ class MemoryStorage:
             if not len(selection.refs):
                 return Columns(EMPTY_SET, (), ())
             return read_columns(selection, self._blocks, self._loose, start_ms, end_ms, self._index.size)
+
+    def newest(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> Columns:
+        """As `columns`; of each series only the newest sample in the range must be there."""
+        with self._lock:
+            self._flush()
+            self._settle()
+            start_ms = max(start_ms, self._floor_ms)
+            selection = self._select(tuple(matchers))
+            if not len(selection.refs):
+                return Columns(EMPTY_SET, (), ())
+            size = self._index.size
+            row = newest_row(selection, self._blocks, self._loose, start_ms, end_ms, size)
+            return row or read_columns(selection, self._blocks, self._loose, start_ms, end_ms, size)
 
     def estimate(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> int | None:
         """About how many samples a read would give; None before the selection was read once."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from exporter.model.samples import Float64s, Int64s
 from exporter.promql.seriesset import SeriesSet
-from exporter.promql.source import Columns, Grid, Index, Ragged, Resets, find_resets, part_of
+from exporter.promql.source import ArrayGrid, Columns, Grid, Index, Ragged, Resets, find_resets, part_of
 from exporter.storage.block import Block
 from exporter.storage.chunk import ABSENT_BITS, Bools, Chunk, Ints, Layout
 from exporter.storage.loose import LooseStore
@@ -22,11 +22,12 @@ _PIECE_CELLS = 1 << 22  # cells looked at at a time where series are not on a gr
 class Placed:
     """The columns of a selection in one layout: `cols` (C,), -1 where a series has none."""
 
-    __slots__ = ("_capacity", "_inverse", "cols", "known", "where")
+    __slots__ = ("_capacity", "_inverse", "cols", "known", "where", "whole")
 
     def __init__(self, cols: Ints, capacity: int) -> None:
         self.cols = cols
         self.known: bool = bool((cols >= 0).any())  # whether any series stands here
+        self.whole: bool = bool((cols >= 0).all())  # whether all stand here
         self.where: Index = _together(cols)
         self._capacity = capacity
         self._inverse: npt.NDArray[np.int32] | None = None
@@ -149,6 +150,34 @@ def read_columns(
     return Columns(selection.series, tuple(grids), ragged)
 
 
+def newest_row(
+    selection: Selection, blocks: Iterable[Block], loose: LooseStore, start_ms: int, end_ms: int, size: int
+) -> Columns | None:
+    """The row with the newest sample of every series in a range; None where no one row is that.
+
+    Most selectors ask for the newest samples of series that are written together. Under the head's lock.
+    """
+    if _loose_spans(selection.refs, loose, start_ms, end_ms):
+        return None
+    newest: Chunk | None = None
+    for block in blocks:
+        chunks = _chunks_in(block, start_ms, end_ms)
+        if any(selection.stands_in(chunk.layout, size) for chunk in chunks):
+            if newest is not None:
+                return None
+            newest = chunks[-1]
+    if newest is None:
+        return Columns(selection.series, (), ())
+    row = int(newest.ts_ms[: newest.count].searchsorted(end_ms, "right")) - 1
+    placed = selection.placed(newest.layout, size)
+    if newest.ts_ms[row] < start_ms or not placed.whole or newest.clean_from[placed.where].max() > row:
+        return None
+    grid = ArrayGrid(
+        slice(0, len(placed.cols)), newest.ts_ms[row : row + 1], newest.values[row : row + 1, placed.where]
+    )
+    return Columns(selection.series, (grid,), ())
+
+
 def read_ragged(
     selection: Selection, blocks: Iterable[Block], loose: LooseStore, start_ms: int, end_ms: int, size: int
 ) -> Ragged:
@@ -189,15 +218,20 @@ class _Pieces:
 
 def _parts(selection: Selection, block: Block, start_ms: int, end_ms: int, size: int) -> list[_Part]:
     """The rows of a block in the range; a chunk that knows no series of the selection counts as a gap."""
-    chunks = [
-        chunk
-        for chunk in block.chunks
-        if chunk.count and chunk.last_ms >= start_ms and chunk.first_ms <= end_ms
-    ]
+    chunks = _chunks_in(block, start_ms, end_ms)
     if not any(selection.stands_in(chunk.layout, size) for chunk in chunks):
         return []
     parts = (_Part.of(chunk, selection.placed(chunk.layout, size), start_ms, end_ms) for chunk in chunks)
     return [part for part in parts if part is not None]
+
+
+def _chunks_in(block: Block, start_ms: int, end_ms: int) -> list[Chunk]:
+    """The chunks of a block with rows around the range, oldest first."""
+    return [
+        chunk
+        for chunk in block.chunks
+        if chunk.count and chunk.last_ms >= start_ms and chunk.first_ms <= end_ms
+    ]
 
 
 def _loose_spans(refs: Int64s, loose: LooseStore, start_ms: int, end_ms: int) -> dict[int, tuple[int, int]]:

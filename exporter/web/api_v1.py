@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -21,72 +20,59 @@ from exporter.model.labels import Matcher
 from exporter.promql.explain import Step
 from exporter.promql.parse import parse_expr, parse_selector
 from exporter.promql.printer import to_pretty
-from exporter.promql.values import InstantVector, RangeMatrix, Result
 from exporter.rules.emptiness import selectors_of
-from exporter.web import encode
+from exporter.web import encode, reply
 from exporter.web.params import (
     MAX_TIME_MS,
     MIN_TIME_MS,
     ParamError,
-    check_range,
+    Params,
+    first,
     flag,
     go_int,
     only,
     optional_time_ms,
-    parse_duration_ms,
     parse_limit,
-    parse_time_ms,
 )
 from exporter.web.ports import Deps
+from exporter.web.queries import Endpoint, QueryEndpoints, timeout_of
+from exporter.web.reply import Reply, query_failure, refusal
 from exporter.web.rules_json import active_alerts, rule_groups
 
-_CODES = {
-    "bad_data": 400,
-    "execution": 422,
-    "timeout": 503,
-    "canceled": 499,
-    "unavailable": 503,
-    "not_found": 404,
-}
 # Clients read features off this version; it names the API level, then what answers.
 API_VERSION = f"3.0.0+quantum-exporter.{__version__}"
 
 _HANG_UP_CHECK_S = 0.25
-_MANY = 10_000  # points that are written in a thread
 T = TypeVar("T")
-Params = Mapping[str, Sequence[str]]
 Handler = Callable[[Params, web.Request], Awaitable[web.Response]]
 
 
 def success(data: Any, warnings: Sequence[str] = (), infos: Sequence[str] = ()) -> web.Response:
     """The envelope of an answer."""
-    document: dict[str, Any] = {"status": "success", "data": data}
-    if warnings:
-        document["warnings"] = list(warnings)
-    if infos:
-        document["infos"] = list(infos)
-    return web.Response(body=encode.dump(document), content_type="application/json")
+    return response(reply.success(data, warnings, infos))
 
 
 def failure(error_type: str, message: str, code: int | None = None) -> web.Response:
     """The envelope of an error."""
-    body = encode.dump({"status": "error", "errorType": error_type, "error": message})
-    return web.Response(
-        body=body, status=code or _CODES.get(error_type, 500), content_type="application/json"
-    )
+    return response(reply.failure(error_type, message, code))
+
+
+def response(answer: Reply) -> web.Response:
+    """A reply as aiohttp sends it."""
+    return web.Response(body=answer.body, status=answer.status, content_type="application/json")
 
 
 class ApiV1:
     """The handlers; `add_routes` mounts them under /api/v1."""
 
-    def __init__(self, deps: Deps) -> None:
+    def __init__(self, deps: Deps, queries: QueryEndpoints) -> None:
         self._deps = deps
+        self._queries = queries
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Mount every endpoint."""
         both = {
-            "query": self.query,
-            "query_range": self.query_range,
+            **{name: _awaited(endpoint) for name, endpoint in self._queries.by_name().items()},
             "labels": self.labels,
             "series": self.series,
             "format_query": self.format_query,
@@ -113,76 +99,32 @@ class ApiV1:
 
     # queries
 
-    async def query(self, params: Params, request: web.Request) -> web.Response:
-        """Instant query."""
-        limit = parse_limit(_first(params, "limit"))
-        ts_ms = self._time(params, "time", self._deps.clock.now_ms())
-        timeout_s, lookback = _timeout(params), _lookback(params)
-        text = _first(params, "query")
-        try:
-            queries = self._deps.queries
-            result = queries.instant_now(text, ts_ms, timeout_s=timeout_s, lookback_delta_ms=lookback)
-            if result is None:
-                result = await _while_connected(
-                    request,
-                    queries.instant(text, ts_ms, timeout_s=timeout_s, lookback_delta_ms=lookback),
-                )
-        except QueryError as error:
-            return _query_failure(error)
-        return await _result(result, limit)
-
-    async def query_range(self, params: Params, request: web.Request) -> web.Response:
-        """Range query."""
-        limit = parse_limit(_first(params, "limit"))
-        start_ms = parse_time_ms(_first(params, "start"), "start")
-        end_ms = parse_time_ms(_first(params, "end"), "end")
-        if end_ms < start_ms:
-            raise ParamError("end timestamp must not be before start time", "end")
-        step_ms = parse_duration_ms(_first(params, "step"), "step")
-        check_range(start_ms, end_ms, step_ms)
-        timeout_s, lookback = _timeout(params), _lookback(params)
-        try:
-            result = await _while_connected(
-                request,
-                self._deps.queries.range(
-                    _first(params, "query"),
-                    start_ms,
-                    end_ms,
-                    step_ms,
-                    timeout_s=timeout_s,
-                    lookback_delta_ms=lookback,
-                ),
-            )
-        except QueryError as error:
-            return _query_failure(error)
-        return await _result(result, limit)
-
     async def query_explain(self, params: Params, request: web.Request) -> web.Response:
         """Instant query with the tree of its sub-expressions; an endpoint of our own."""
         ts_ms = self._time(params, "time", self._deps.clock.now_ms())
-        timeout_s = _timeout(params)
+        timeout_s = timeout_of(params)
         try:
             result, root = await _while_connected(
                 request,
-                self._deps.queries.explain(_first(params, "query"), ts_ms, timeout_s=timeout_s),
+                self._deps.queries.explain(first(params, "query"), ts_ms, timeout_s=timeout_s),
             )
         except QueryError as error:
-            return _query_failure(error)
+            return response(query_failure(error))
         return success({"time": ts_ms / 1000, "tree": explained(root)}, result.warnings, result.infos)
 
     async def format_query(self, params: Params, request: web.Request) -> web.Response:
         """The query, laid out."""
         try:
-            return success(to_pretty(parse_expr(_first(params, "query"))))
+            return success(to_pretty(parse_expr(first(params, "query"))))
         except QueryError as error:
-            return _query_failure(error)
+            return response(query_failure(error))
 
     async def query_exemplars(self, params: Params, request: web.Request) -> web.Response:
         """No exemplars are stored, so every valid query has an empty answer."""
         start_ms = self._time(params, "start", MIN_TIME_MS)
         if self._time(params, "end", MAX_TIME_MS) < start_ms:
             raise ParamError("end timestamp must not be before start timestamp")
-        expr = parse_expr(_first(params, "query"))
+        expr = parse_expr(first(params, "query"))
         return success([] if list(selectors_of(expr)) else None)
 
     # labels
@@ -217,7 +159,7 @@ class ApiV1:
     async def rules(self, params: Params, request: web.Request) -> web.Response:
         """Rule groups with state."""
         kind = only(params.get("type", ()), ("alert", "record"), "type")
-        exclude_alerts = flag(_first(params, "exclude_alerts"), "exclude_alerts")
+        exclude_alerts = flag(first(params, "exclude_alerts"), "exclude_alerts")
         return success(
             rule_groups(
                 self._deps.rules.groups(),
@@ -227,8 +169,8 @@ class ApiV1:
                 groups_wanted=params.get("rule_group[]", ()),
                 matcher_sets=_label_matchers(params),
                 exclude_alerts=exclude_alerts,
-                group_limit=_group_limit(_first(params, "group_limit")),
-                next_token=_first(params, "group_next_token"),
+                group_limit=_group_limit(first(params, "group_limit")),
+                next_token=first(params, "group_next_token"),
             )
         )
 
@@ -243,7 +185,7 @@ class ApiV1:
 
     async def targets(self, params: Params, request: web.Request) -> web.Response:
         """Scrape targets."""
-        state = _first(params, "state").lower() or "any"
+        state = first(params, "state").lower() or "any"
         document = dict(self._deps.status.targets())
         if state not in ("any", "active"):
             document["activeTargets"] = []
@@ -255,10 +197,10 @@ class ApiV1:
 
     async def metadata(self, params: Params, request: web.Request) -> web.Response:
         """Type, help and unit of metrics."""
-        limit = go_int(_first(params, "limit") or "-1")
+        limit = go_int(first(params, "limit") or "-1")
         if limit is None or abs(limit) >= 2**63:
             raise ParamError("limit must be a number")
-        wanted = _first(params, "metric")
+        wanted = first(params, "metric")
         found = {
             name: [{"type": kind, "help": text, "unit": unit}]
             for name, (kind, text, unit) in self._deps.status.metadata().items()
@@ -302,10 +244,10 @@ class ApiV1:
         return success(await asyncio.to_thread(self._deps.status.head_stats))
 
     def _time(self, params: Params, name: str, default: int) -> int:
-        return optional_time_ms(_first(params, name), name, default)
+        return optional_time_ms(first(params, name), name, default)
 
     def _label_params(self, params: Params) -> tuple[int, int, int]:
-        limit = parse_limit(_first(params, "limit"))
+        limit = parse_limit(first(params, "limit"))
         return limit, self._time(params, "start", MIN_TIME_MS), self._time(params, "end", MAX_TIME_MS)
 
 
@@ -321,29 +263,20 @@ def _wrapped(handler: Handler) -> Callable[[web.Request], Awaitable[web.Response
             for key, value in pairs:
                 params.setdefault(key, []).append(value)
             return await handler(params, request)
-        except ParamError as error:
-            return failure("bad_data", str(error))
-        except QueryError as error:
-            return failure(error.kind.error_type, str(error))
-        except StorageError as error:
-            return failure("unavailable", str(error))
+        except (ParamError, QueryError, StorageError) as error:
+            return response(refusal(error))
 
     return handle
 
 
-def _first(params: Params, name: str) -> str:
-    values = params.get(name)
-    return values[0] if values else ""
+def _awaited(endpoint: Endpoint) -> Handler:
+    """An endpoint of queries as a handler; a client that hangs up ends its query."""
 
+    async def handle(params: Params, request: web.Request) -> web.Response:
+        answer = endpoint(params)
+        return response(answer if isinstance(answer, Reply) else await _while_connected(request, answer))
 
-def _timeout(params: Params) -> float | None:
-    text = _first(params, "timeout")
-    return parse_duration_ms(text, "timeout") / 1000 if text else None
-
-
-def _lookback(params: Params) -> int | None:
-    text = _first(params, "lookback_delta")
-    return parse_duration_ms(text, "lookback_delta") if text else None
+    return handle
 
 
 def _group_limit(text: str) -> int:
@@ -379,13 +312,6 @@ def _label_matchers(params: Params) -> list[Sequence[Matcher]]:
         raise ParamError(str(error)) from error
 
 
-def _query_failure(error: QueryError) -> web.Response:
-    message = str(error)
-    if error.kind.error_type == "bad_data":
-        message = f'invalid parameter "query": {message}'
-    return failure(error.kind.error_type, message)
-
-
 async def _while_connected(request: web.Request, answer: Coroutine[Any, Any, T]) -> T:
     """The answer; a client that hangs up cancels what works on it.
 
@@ -414,28 +340,6 @@ def explained(root: Step) -> dict[str, Any]:
         "ownSeconds": round(root.own_seconds, 9),
         "parts": [explained(part) for part in root.parts],
     }
-
-
-async def _result(result: Result, limit: int) -> web.Response:
-    warnings, value = list(result.warnings), result.value
-    if limit and isinstance(value, (InstantVector, RangeMatrix)) and len(value) > limit:
-        result = replace(result, value=_head(value, limit))
-        warnings.append("results truncated due to limit")
-        value = result.value
-    points = value.values.size if isinstance(value, (InstantVector, RangeMatrix)) else 1
-    text = await asyncio.to_thread(result.to_json_bytes) if points > _MANY else result.to_json_bytes()
-    return success(encode.RawJson(text), warnings, result.infos)
-
-
-def _head(value: InstantVector | RangeMatrix, limit: int) -> InstantVector | RangeMatrix:
-    """The first series of a value."""
-    labels = value.labels[:limit]
-    if isinstance(value, InstantVector):
-        return InstantVector(labels, value.values[:limit], value.ts_ms)
-    if value.offsets is not None:
-        return RangeMatrix(labels, value.ts_ms, value.values, offsets=value.offsets[: limit + 1])
-    present = None if value.present is None else value.present[:limit]
-    return RangeMatrix(labels, value.ts_ms, value.values[:limit], present)
 
 
 def _limited(found: Found[Any], limit: int) -> web.Response:

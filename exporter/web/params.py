@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
+from urllib.parse import unquote_to_bytes
 
 from exporter.model.durations import parse_duration
 
@@ -20,6 +22,36 @@ _RFC3339 = re.compile(
 )
 _FLOAT = re.compile(r"[+-]?(\d+(_\d+)*\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SPECIAL = re.compile(r"[+-]?(inf|infinity)|nan", re.ASCII | re.IGNORECASE)
+
+Params = Mapping[str, Sequence[str]]
+
+
+def read_params(*texts: str) -> dict[str, list[str]]:
+    """The parameters of encoded forms (a body, a query string) of ASCII text, in the order of the forms."""
+    params: dict[str, list[str]] = {}
+    for text in texts:
+        for pair in text.split("&") if text else ():
+            name, _, value = pair.partition("=")
+            if pair:
+                params.setdefault(_decoded(name), []).append(_decoded(value))
+    return params
+
+
+def _decoded(text: str) -> str:
+    text = text.replace("+", " ")
+    return _unquoted(text) if "%" in text else text
+
+
+@lru_cache(maxsize=512)
+def _unquoted(text: str) -> str:
+    """Rules and dashboards ask for the same texts again and again."""
+    return unquote_to_bytes(text).decode("utf-8", "replace")
+
+
+def first(params: Params, name: str) -> str:
+    """The first value of a parameter, '' without any."""
+    values = params.get(name)
+    return values[0] if values else ""
 
 
 class ParamError(ValueError):

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import hmac
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,10 +15,13 @@ from aiohttp import web
 from exporter.errors import ConfigError, ExporterError, InputError
 from exporter.web import encode
 from exporter.web.alerts import AlertRoutes
-from exporter.web.api_v1 import ApiV1, failure
+from exporter.web.api_v1 import ApiV1, failure, response
 from exporter.web.auth import BasicAuth, WebConfig, changes_state, is_loopback
+from exporter.web.direct import DirectSite
 from exporter.web.negotiate import Wanted
 from exporter.web.ports import Deps
+from exporter.web.queries import QueryEndpoints
+from exporter.web.reply import INTERNAL
 from exporter.web.why import WhyRoute
 
 log = logging.getLogger(__name__)
@@ -25,6 +29,7 @@ log = logging.getLogger(__name__)
 Middleware = Callable[
     [web.Request, Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[web.StreamResponse]
 ]
+_QUERIES = web.AppKey("queries", QueryEndpoints)
 _OPEN_PATHS = ("/-/healthy", "/-/ready")
 
 
@@ -33,7 +38,8 @@ def create_app(deps: Deps, web_config: WebConfig, *, loopback: bool) -> web.Appl
     app = web.Application(
         middlewares=[_guard(web_config, loopback=loopback), _faults], client_max_size=16 * 1024**2
     )
-    ApiV1(deps).add_routes(app.router)
+    queries = app[_QUERIES] = QueryEndpoints(deps.queries, deps.clock)
+    ApiV1(deps, queries).add_routes(app.router)
     AlertRoutes(deps).add_routes(app.router)
     WhyRoute(deps).add_routes(app.router)
     _Plain(deps).add_routes(app.router)
@@ -181,13 +187,14 @@ async def _faults(request: web.Request, handler: Any) -> web.StreamResponse:
         return failure("internal", str(error), 500)
     except Exception:
         log.exception("request failed: %s %s", request.method, request.path)
-        return failure("internal", "internal error, see the log", 500)
+        return response(INTERNAL)
 
 
 class Server:
     """The listener: started once, stopped with a short grace for requests under way."""
 
     def __init__(self, app: web.Application, host: str, port: int, web_config: WebConfig) -> None:
+        self._queries = app[_QUERIES]
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         self._host = host
         self._port = port
@@ -200,9 +207,8 @@ class Server:
         """
         await self._runner.setup()
         context = self._config.ssl_context()
-        site = web.TCPSite(self._runner, self._host or None, self._port, ssl_context=context)
         try:
-            await site.start()
+            await self._site(context).start()
         except OSError as error:
             await self._runner.cleanup()
             address = f"{self._host}:{self._port}"
@@ -214,6 +220,20 @@ class Server:
         port = self._runner.addresses[0][1]
         shown = f"[{self._host}]" if ":" in self._host else self._host or "0.0.0.0"
         return f"{'https' if context else 'http'}://{shown}:{port}"
+
+    def _site(self, context: ssl.SSLContext | None) -> web.BaseSite:
+        """Queries go straight to their endpoints where nobody has to say who they are."""
+        host = self._host or None
+        if self._config.users:
+            return web.TCPSite(self._runner, host, self._port, ssl_context=context)
+        return DirectSite(
+            self._runner,
+            host,
+            self._port,
+            self._queries,
+            headers=self._config.headers,
+            ssl_context=context,
+        )
 
     async def stop(self) -> None:
         """Stop listening and end the requests under way."""

@@ -36,3 +36,13 @@ def test_cancelling_and_infinite_terms() -> None:
     assert sum_first_axis(values[:, None]).tolist() == [2.0]
     assert sum_first_axis(np.array([[np.inf], [1.5]])).tolist() == [np.inf]
     assert mean_first_axis(np.array([[1.7e308], [1.7e308]]), 2.0).tolist() == [1.7e308]
+
+
+@pytest.mark.parametrize("place", [(0, 0), (59, 1999), (59, 0), (30, 1000)])
+@pytest.mark.parametrize("odd", [0.1, 2.0**60, -(2.0**60), np.nan, np.inf])
+def test_one_value_that_is_not_whole_or_too_large_is_noticed(place: tuple[int, int], odd: float) -> None:
+    """Wherever it stands among many whole ones: then sums are compensated."""
+    values = np.full((60, 2000), 1e15)
+    values[place] = odd
+    found = sum_first_axis(values)
+    np.testing.assert_array_equal(found, compensated(values))

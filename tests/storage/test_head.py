@@ -254,6 +254,23 @@ class TestQuestions:
         storage.append(labels(98, "a"), 9000, 1)
         assert len(storage.columns(matchers, 0, 9000).series) == 6
 
+    def test_the_newest_samples_of_rows_are_one_row(self) -> None:
+        """Where all stand in it; with a gap, a marker or too old a row the rest is read."""
+        storage = MemoryStorage()
+        own = tuple(labels(number) for number in range(10))
+        for at in range(1, 40):
+            storage.append_batch(batch(1000 * at, own, [float(at)] * 10))
+        at_30 = storage.newest(ALL, 1000, 30_500)
+        assert [(grid.ts_ms.tolist(), grid.width) for grid in at_30.grids] == [([30_000], 10)]
+        assert column_content(storage.newest(ALL, 30_001, 30_500)) == {}
+        assert len(storage.newest(ALL, 35_000, 39_000).grids[0].ts_ms) == 1
+        storage.append_batch(batch(40_000, own, [STALE_NAN] + [1.0] * 9))
+        assert len(column_content(storage.newest(ALL, 38_000, 40_000))[labels(0)]) == 3
+        storage.append_batch(batch(41_000, own[1:], [2.0] * 9))
+        assert column_content(storage.newest(ALL, 39_000, 41_000)) == column_content(
+            storage.columns(ALL, 39_000, 41_000)
+        )
+
 
 class TestTruncate:
     """Forgetting."""
@@ -349,6 +366,10 @@ def test_any_history_reads_as_a_plain_list_would(history: list[tuple[str, int, i
         if (kept := [sample for sample in samples if now - 20 <= sample[0] <= now - 3])
     }
     assert column_content(storage.columns(ALL, now - 20, now - 3)) == window
+    newest = column_content(storage.newest(ALL, now - 20, now - 3))
+    assert {own: samples[-1] for own, samples in newest.items()} == {
+        own: samples[-1] for own, samples in window.items()
+    }
 
 
 def test_reads_during_writes_are_consistent() -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from exporter.clock import Clock, SystemClock
@@ -37,11 +38,12 @@ def local_queries(
     limits: Limits | None = None,
     clock: Clock | None = None,
     query_log: QueryLog | None = None,
+    kind: type[LocalQueries] = LocalQueries,
 ) -> LocalQueries:
     """The embedded engine over a storage."""
     limits, clock = limits or Limits(), clock or SystemClock()
     engine = Engine(storage, max_samples=limits.max_samples, monotonic=clock.monotonic)
-    return LocalQueries(
+    return kind(
         storage,
         engine,
         limits=limits,
@@ -51,17 +53,16 @@ def local_queries(
     )
 
 
-@asynccontextmanager
-async def api_server(
+def api_app(
     storage: MemoryStorage,
+    queries: QueryService,
     *,
-    queries: QueryService | None = None,
+    clock: Clock | None = None,
     groups: Sequence[GroupView] = (),
     metadata: dict[str, tuple[str, str, str]] | None = None,
-) -> AsyncIterator[str]:
-    """The base URL of a server that answers the query API; the rest of the program is not there."""
-    clock = SystemClock()
-    own = None if queries is not None else local_queries(storage)
+) -> web.Application:
+    """An application that answers the query API; the rest of the program is not there."""
+    clock = clock or SystemClock()
     status = Status(
         started_ms=clock.now_ms(),
         config_yaml=lambda: "global: {}\n",
@@ -75,7 +76,7 @@ async def api_server(
     absent = cast(Any, None)  # what the query API does not touch
     deps = Deps(
         clock=clock,
-        queries=queries or cast(QueryService, own),
+        queries=queries,
         rules=Groups(groups),
         exposition=absent,
         status=status,
@@ -86,7 +87,21 @@ async def api_server(
         run_checks=absent,
         cron_secret=lambda: "",
     )
-    server = Server(create_app(deps, WebConfig(), loopback=True), "127.0.0.1", 0, WebConfig())
+    return create_app(deps, WebConfig(), loopback=True)
+
+
+@asynccontextmanager
+async def api_server(
+    storage: MemoryStorage,
+    *,
+    queries: QueryService | None = None,
+    groups: Sequence[GroupView] = (),
+    metadata: dict[str, tuple[str, str, str]] | None = None,
+) -> AsyncIterator[str]:
+    """The base URL of a server of `api_app`; by default over the embedded engine."""
+    own = None if queries is not None else local_queries(storage)
+    app = api_app(storage, queries or cast(QueryService, own), groups=groups, metadata=metadata)
+    server = Server(app, "127.0.0.1", 0, WebConfig())
     try:
         yield await server.start()
     finally:
