@@ -47,7 +47,7 @@ from exporter.db.retention import Retention
 from exporter.db.sample_codec import SampleCodec
 from exporter.db.spool import Spool
 from exporter.db.writer import SampleWriter
-from exporter.errors import ConfigError, InputError, StorageError
+from exporter.errors import ApiError, ConfigError, InputError, StorageError
 from exporter.faults import Faults
 from exporter.ingest.target import REPORT_NAMES
 from exporter.loops.metrics import PipelineMetrics
@@ -87,6 +87,7 @@ log = logging.getLogger(__name__)
 
 _DATABASE_WAIT_S = 10.0
 _TRADING_STEP_S = 5.0
+_VISIT_S = 0.5
 _SPOOL_SHARE = 8  # of the spool's bound an eighth is for events
 
 
@@ -432,6 +433,7 @@ class App:
         self._keep_running("heartbeat", self._heartbeat.run)
         if self._trading is not None:
             self._keep_running("trading simulator", self._simulate_trading)
+            self._keep_running("visitors", self._simulate_visitors)
 
     async def _simulate_trading(self) -> None:
         """The platform's own work, measured as an app measures its queries."""
@@ -440,6 +442,16 @@ class App:
             await self._clock.sleep(_TRADING_STEP_S)
             with contextlib.suppress(StorageError):  # the next step makes it up; the database's rule tells
                 await self._monitor.db_query("INSERT", "btc_trades", self._trading.step)
+
+    async def _simulate_visitors(self) -> None:
+        """The platform's pages, which show what the providers say; the cache serves most of them."""
+        while True:
+            for name, config in self._providers.items():
+                for endpoint in config.spec.endpoints.values():
+                    if config.enabled and endpoint.poll:
+                        await self._clock.sleep(_VISIT_S)
+                        with contextlib.suppress(ApiError):  # a page without a price; the rules tell
+                            await self._client.call(name, endpoint.name)
 
     def _keep_running(self, component: str, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """A loop as a task that is ended before what it uses."""

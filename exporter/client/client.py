@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
+from prometheus_client import Counter
 from prometheus_client.registry import CollectorRegistry
 
 from exporter.client.batch import Batcher
@@ -109,6 +110,7 @@ class ApiClient:
         self._upstreams: dict[str, Upstream] = {}
         self._counters: dict[str, CacheCounters] = {}
         self._totals = [0, 0, 0, 0]  # hit, miss, stale, coalesced
+        self._uncounted = CacheCounters(Counter("uncounted", "-", ("provider", "result"), registry=None), "")
         self._labels: dict[str, set[str]] = {}
         for config in configs:
             if not config.enabled:
@@ -231,13 +233,15 @@ class ApiClient:
         params: Params | None = None,
         max_age_s: float | None = None,
         allow_stale: bool = True,
+        counted: bool = True,
         deadline_s: float = 30.0,
         priority: Priority = Priority.NORMAL,
     ) -> ApiResult:
         """The typed answer of a declared endpoint, from the cache where its time allows.
 
         `max_age_s` replaces the endpoint's time. `allow_stale`: an older answer is served while it is
-        refreshed, where the provider fails, or where its limit says wait; its age is told.
+        refreshed, where the provider fails, or where its limit says wait; its age is told. `counted`: False
+        for who asks in order to renew, so that the cache's figures tell of those whom it serves.
 
         Raises: ApiError; KeyError for an endpoint that is not declared.
         """
@@ -254,7 +258,7 @@ class ApiClient:
         key = (provider, endpoint, merged, "")
         deadline = self._monotonic() + deadline_s
         call = Call(spec.method, spec.path, merged, spec.path, spec, priority, deadline)
-        return await self._get(upstream, key, call, policy, keep, allow_stale)
+        return await self._get(upstream, key, call, policy, keep, allow_stale, counted=counted)
 
     async def first_of(
         self, chain: Sequence[tuple[str, str]], *, max_age_s: float | None = None, deadline_s: float = 30.0
@@ -377,35 +381,39 @@ class ApiClient:
         policy: CachePolicy,
         keep: CachePolicy,
         allow_stale: bool,
+        *,
+        counted: bool = True,
     ) -> ApiResult:
         now = self._monotonic()
-        counters = self._counters[upstream.config.name]
+        counters, totals = self._counters[upstream.config.name], self._totals
+        if not counted:
+            counters, totals = self._uncounted, [0, 0, 0, 0]
         entry = self._cache.get(key)
         freshness = Freshness.EXPIRED if entry is None else entry.freshness(policy, now)
         if entry is not None and freshness is Freshness.FRESH:
-            self._totals[0] += 1
+            totals[0] += 1
             counters.hit.inc()
             if entry.error is not None:
                 raise entry.error.with_traceback(None)
             return _from(entry, now, stale=False)
         if entry is not None and freshness is Freshness.REVALIDATE:
-            self._totals[2] += 1
+            totals[2] += 1
             counters.stale.inc()
             self._flights.start(
                 key, self._fetcher(upstream, key, replace(call, priority=Priority.LOW), policy)
             )
             return _from(entry, now, stale=True)
         if key in self._flights:
-            self._totals[3] += 1
+            totals[3] += 1
             counters.coalesced.inc()
         else:
-            self._totals[1] += 1
+            totals[1] += 1
             counters.miss.inc()
         try:
             answer = await self._fly(upstream, key, call, keep)
         except ApiError:
             if allow_stale and entry is not None and freshness is Freshness.STALE:
-                self._totals[2] += 1
+                totals[2] += 1
                 counters.stale.inc()
                 return _from(entry, self._monotonic(), stale=True)
             raise

@@ -39,7 +39,14 @@ class PollClient(Protocol):
     """The upstream client, as far as polling needs it."""
 
     async def call(
-        self, provider: str, endpoint: str, *, max_age_s: float | None, allow_stale: bool, deadline_s: float
+        self,
+        provider: str,
+        endpoint: str,
+        *,
+        max_age_s: float | None,
+        allow_stale: bool,
+        counted: bool,
+        deadline_s: float,
     ) -> PolledAnswer:
         """A declared endpoint's answer; raises ApiError."""
 
@@ -136,6 +143,7 @@ class ProviderPoller:
                 endpoint.name,
                 max_age_s=min(interval_s, endpoint.policy.ttl_s or interval_s) / 2,
                 allow_stale=False,
+                counted=False,
                 deadline_s=min(interval_s, _MAX_DEADLINE_S),
             )
         except ApiError as error:

@@ -101,6 +101,18 @@ async def test_an_answer_is_cached_for_its_time(world: World) -> None:
     )
 
 
+async def test_who_renews_is_not_counted(world: World) -> None:
+    """A poll fills the cache for others: its own misses say nothing about what the cache is worth."""
+    world.replies.append(answer({"value": 1}))
+    await world.client.call("test", "thing", counted=False)
+    await world.client.call("test", "thing", counted=False)
+    assert len(world.transport.requests) == 1
+    assert world.client.cache_stats().misses == world.client.cache_stats().hits == 0
+    await world.client.call("test", "thing")
+    assert world.value("quantum_api_cache_requests_total", result="hit") == 1
+    assert world.value("quantum_api_cache_requests_total", result="miss") == 0
+
+
 async def test_equal_parameters_are_one_request_in_any_order_and_type(world: World) -> None:
     """Numbers, booleans and lists are sent as text; order does not matter."""
     await world.client.get_json("test", "/x", params={"b": 1, "a": [1, 2], "c": True}, ttl=30)

@@ -38,9 +38,17 @@ class Client:
     gap_s: float = 0.0
 
     async def call(
-        self, provider: str, endpoint: str, *, max_age_s: float | None, allow_stale: bool, deadline_s: float
+        self,
+        provider: str,
+        endpoint: str,
+        *,
+        max_age_s: float | None,
+        allow_stale: bool,
+        counted: bool,
+        deadline_s: float,
     ) -> Answer:
         assert not allow_stale
+        assert not counted  # polls renew the cache: it serves others
         self.calls.append((provider, endpoint))
         answer = self.answers[provider, endpoint]
         if isinstance(answer, Exception):
