@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run demo test acceptance docs lint types format clean
+.PHONY: run demo test acceptance pictures docs lint types format clean
 
 run: $(VENV)/.installed
 	$(BIN)/quantum-exporter run $(ARGS)
@@ -25,6 +25,11 @@ acceptance: $(VENV)/.installed-test
 # The documentation as a site in ./site; a broken link or a page that the menu lacks is an error.
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# Draws what README and docs show, from a demo in which some things go wrong; half an hour long.
+pictures: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pictures]'
+	$(BIN)/python -m tests.acceptance.pictures $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+
+from rich.console import Console
+from rich.text import Text
 
 from exporter.cli.alerts import DEFAULT_URL, Api, RequestError, moment
 from exporter.cli.parsers import add_output
@@ -21,6 +25,16 @@ _EXAMPLES = """examples:
   quantum-exporter why ApiReliabilityLow --labels 'provider="kraken"' --at 2h
   quantum-exporter why DatabaseConnectionLost --at 2026-01-31T03:12:00Z -o json"""
 _SHOWN = 10
+_BRANCH = re.compile(r"( {4,})(.*?)(  (?:= \S+|nothing|\d+ series)(?:  \(does not hold\))?)")
+_PROSE = ("to ", "note: ", "firing: ", "pending: ", "inactive: ", "for ")
+_STYLES = (
+    (r"^  firing(?=:)", "bold red"),
+    (r"^  pending(?=:)", "bold yellow"),
+    (r"^  inactive(?=:)", "bold green"),
+    (r"(?<=  )(= \S+|nothing)(?=$|  \(does)", "cyan"),
+    (r"\(does not hold\)$", "yellow"),
+    (r"\d+ firings held back", "yellow"),
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -64,8 +78,31 @@ def run(args: argparse.Namespace) -> int:
     if args.output == "json":
         print(json.dumps(document, indent=2))
     else:
-        print("\n".join(printable(line, 500) for line in render(document)))
+        show([printable(line, 500) for line in render(document)], Console(highlight=False))
     return 0
+
+
+def show(lines: Sequence[str], console: Console) -> None:
+    """Print the lines; on a terminal with colour, and expressions shortened to its width."""
+    if not console.is_terminal:
+        print("\n".join(lines))
+        return
+    for number, line in enumerate(lines):
+        text = Text(_narrow(line, console.width), style="bold" if number == 0 else "")
+        for pattern, style in _STYLES:
+            text.highlight_regex(pattern, style)
+        console.print(text, no_wrap=not line.lstrip().startswith(_PROSE) and number > 0, overflow="ellipsis")
+
+
+def _narrow(line: str, width: int) -> str:
+    """A line of the tree in at most so many columns; the expression loses its middle."""
+    match = _BRANCH.fullmatch(line)
+    if match is None or len(line) <= width:
+        return line
+    indent, expr, value = match.groups()
+    room = max(12, width - len(indent) - len(value) - 1)
+    head = room * 2 // 3
+    return f"{indent}{expr[:head]}…{expr[len(expr) - (room - head) :]}{value}"
 
 
 def render(document: Mapping[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,9 @@ def wait_for(what: str, check: Callable[[], Any], timeout_s: float, every_s: flo
 class Program:
     """One running `quantum-exporter`, started through make."""
 
-    def __init__(self, target: str, folder: Path, config: str = "", extra: str = "") -> None:
+    def __init__(
+        self, target: str, folder: Path, config: str = "", extra: str = "", variables: Sequence[str] = ()
+    ) -> None:
         self.port = free_port()
         self.base = f"http://127.0.0.1:{self.port}"
         self.folder = folder
@@ -63,7 +65,7 @@ class Program:
         }
         self.started = time.monotonic()
         self.process = subprocess.Popen(
-            ["make", "--no-print-directory", target, f"ARGS={arguments}"],
+            ["make", "--no-print-directory", target, f"ARGS={arguments}", *variables],
             cwd=ROOT,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -139,6 +141,18 @@ class Program:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self._log.close()
         return time.monotonic() - began
+
+
+def database_url(program: Program) -> str:
+    """The database's address, from the lines that the program prints at the start."""
+    (line,) = [line for line in program.log().splitlines() if line.strip().startswith("database")]
+    return line.split()[1]
+
+
+def simulator_url(program: Program) -> str:
+    """The simulator's address, from the same lines."""
+    (line,) = [line for line in program.log().splitlines() if line.strip().startswith("simulator")]
+    return line.split()[1]
 
 
 def post(url: str, body: Any = None, headers: dict[str, str] | None = None, method: str = "POST") -> Any:

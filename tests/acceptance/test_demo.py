@@ -22,7 +22,15 @@ import asyncpg
 import psutil
 import pytest
 
-from tests.acceptance.program import ROOT, Program, free_port, post, wait_for
+from tests.acceptance.program import (
+    ROOT,
+    Program,
+    database_url,
+    free_port,
+    post,
+    simulator_url,
+    wait_for,
+)
 from tests.helpers.peers import peer
 
 pytestmark = [pytest.mark.acceptance]
@@ -105,17 +113,6 @@ async def rows(program: Program, query: str) -> list[Any]:
         return list(await connection.fetch(query))
     finally:
         await connection.close()
-
-
-def database_url(program: Program) -> str:
-    """The database's address, from the lines that the program prints at the start."""
-    (line,) = [line for line in program.log().splitlines() if line.strip().startswith("database")]
-    return line.split()[1]
-
-
-def simulator_url(program: Program) -> str:
-    (line,) = [line for line in program.log().splitlines() if line.strip().startswith("simulator")]
-    return line.split()[1]
 
 
 def test_it_is_ready_within_90_seconds(demo: Program) -> None:

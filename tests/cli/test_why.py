@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from rich.console import Console
 
 from exporter.cli import main
-from exporter.cli.why import render
+from exporter.cli.why import render, show
 
 PART: dict[str, Any] = {
     "text": "good / all < 0.9",
@@ -193,3 +195,15 @@ def test_control_characters_are_escaped(exporter: Exporter, capsys: pytest.Captu
     exporter.answer = (200, {"status": "success", "data": bad})
     main(["why", "A", "--url", exporter.url])
     assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_terminal_gets_what_fits_its_width() -> None:
+    """Expressions lose their middle, never their value; a pipe gets every line as it is."""
+    lines = ["the answer", "  firing: kraken: why", f"    {'x' * 200} < 0.9  = 0.6927  (does not hold)"]
+    out = io.StringIO()
+    show(lines, Console(file=out, force_terminal=True, width=60, color_system=None, highlight=False))
+    shown = out.getvalue().splitlines()
+    assert shown[:2] == lines[:2]
+    assert len(shown[2]) == 60
+    assert shown[2].endswith("< 0.9  = 0.6927  (does not hold)")
+    assert "…" in shown[2]
