@@ -2,23 +2,23 @@
 
 Makes a file of N series over D days, 15 s apart, with the series of a running exporter in their usual
 proportions (nearly half of them are read by the rules) and incidents in them, then times
-`quantum-exporter backtest`, start of the program and reading of the file included. The first day is also
-evaluated step by step; the episodes must be equal.
+`quantum-exporter backtest`, start of the program and reading of the file included. Smaller files are also
+evaluated step by step, as the running program does it; the episodes must be equal.
 
-    python benchmarks/backtest.py [--days 30] [--series 2000] [--file PATH] [--keep]
+    python benchmarks/backtest.py [--days 30] [--series 2000] [--file PATH] [--keep] [--check 1x2000 30x400]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from multiprocessing import Pool
 from pathlib import Path
 
@@ -47,6 +47,8 @@ ENDPOINTS = {
     "blockchain": ["/stats"],
 }
 
+HEAD_MS = 6 * 3_600_000  # samples that the running program keeps
+Times = tuple[int, int, float]  # of an episode: start, end (0: it fires at the end), peak
 Spec = tuple[str, str]  # kind of values, series
 
 
@@ -179,12 +181,12 @@ def run_backtest(path: Path, days: float) -> tuple[float, float, list[dict[str, 
     return took, cpu, json.loads(done.stdout)["alerts"]
 
 
-def step_by_step(path: Path, steps: int) -> tuple[float, dict[str, set[str]]]:
-    """Live evaluation of the first steps: seconds, and the ids of the episodes by alert."""
+def step_by_step(path: Path, steps: int) -> tuple[float, dict[str, dict[str, Times]]]:
+    """Live evaluation of a file: seconds without reading, and the times of the episodes by alert and id."""
     groups = read_rule_files([(str(file), file.read_text()) for file in sorted(RULES.glob("*.yml"))])
     runs = list(OpenMetricsStream(path.read_bytes(), wanted=wanted_series(groups)))
     labels = tuple(run.labels for run in runs)
-    columns = np.stack([run.values[:steps] for run in runs]).T
+    columns = np.stack([run.values for run in runs]).T
     storage = MemoryStorage()
     queries = EngineQueries(Engine(storage))
     states = {group.key: GroupState() for group in groups}
@@ -195,66 +197,93 @@ def step_by_step(path: Path, steps: int) -> tuple[float, dict[str, set[str]]]:
         for interval_ms in [group.interval_ms or STEP_S * 1000]
         for ts_ms in range(next_slot(group.key, interval_ms, START_S * 1000 - 1), end_ms + 1, interval_ms)
     )
-    found: dict[str, set[str]] = {}
+    found: dict[str, dict[str, Times]] = {}
     began = time.perf_counter()
     row = 0
     for ts_ms, order in slots:
         while row < steps and (START_S + row * STEP_S) * 1000 <= ts_ms:
             storage.append_batch(SampleBatch((START_S + row * STEP_S) * 1000, labels, columns[row]))
             row += 1
+            if row % 240 == 0:
+                storage.truncate(ts_ms - HEAD_MS)
         evaluation = evaluate_group(
             groups[order], states[groups[order].key], ts_ms, queries(), storage.append_batch
         )
         for one in evaluation.rules:
             for change in one.transitions:
-                if change.kind is TransitionKind.FIRING:
-                    found.setdefault(one.rule.name, set()).add(change.instance.episode_id)
+                if change.kind in (TransitionKind.FIRING, TransitionKind.RESOLVED):
+                    instance = change.instance
+                    times = (instance.fired_at_ms, instance.resolved_at_ms, instance.peak)
+                    found.setdefault(one.rule.name, {})[instance.episode_id] = times
     return time.perf_counter() - began, found
+
+
+def check(folder: Path, days: int, series: int) -> None:
+    """A file evaluated both ways; ends the program where an episode, a time or a peak differs."""
+    path = folder / "check.txt"
+    make_file(path, series, days)
+    took, cpu, alerts = run_backtest(path, days)
+    stepped, want = step_by_step(path, days * DAY_STEPS)
+    path.unlink()
+    got: dict[str, dict[str, Times]] = {}
+    for alert in alerts:
+        for one in alert["episodes"]:  # type: ignore[attr-defined]
+            times = (unix_ms(one["start"]), unix_ms(one["end"]), one["peak"])
+            got.setdefault(str(alert["alert"]), {})[one["id"]] = times
+    for name in sorted({*got, *want}):
+        mine, its = got.get(name, {}), want.get(name, {})
+        # Of what still fires at the end, step by step the peak so far is not a transition.
+        if {key: (*times[:2], times[2] if times[1] else 0.0) for key, times in mine.items()} != {
+            key: (*times[:2], times[2] if times[1] else 0.0) for key, times in its.items()
+        }:
+            sys.exit(f"{name}: the episodes differ: {mine} {its}")
+    episodes = sum(map(len, got.values()))
+    print(
+        f"{days} days of {series} series, {len(got)} alerts, {episodes} episodes: the same starts, ends and "
+        f"peaks; {took:.1f} s ({cpu:.1f} s of CPU) with reading, step by step {stepped:.1f} s without: "
+        f"{stepped / took:.1f} times as long"
+    )
+
+
+def unix_ms(text: str | None) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1000) if text else 0
+
+
+def size(text: str) -> tuple[int, int]:
+    days, _, series = text.partition("x")
+    return int(days), int(series)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--days", type=int, default=30)
+    parser.add_argument("--days", type=int, default=30, help="of the file that is timed; 0: none is")
     parser.add_argument("--series", type=int, default=2000)
     parser.add_argument("--file", type=Path, help="use this file, or make it there")
     parser.add_argument("--keep", action="store_true", help="keep the file")
-    parser.add_argument("--steps", type=int, default=DAY_STEPS, help="evaluated step by step (a day)")
+    parser.add_argument(
+        "--check", type=size, nargs="*", default=[(1, 2000)], metavar="DAYSxSERIES",
+        help="files to be evaluated step by step as well (1x2000)",
+    )  # fmt: skip
     args = parser.parse_args()
-    random.seed(1)
     with tempfile.TemporaryDirectory() as folder:
-        path = args.file or Path(folder) / "history.txt"
-        if not path.exists():
-            began = time.perf_counter()
-            make_file(path, args.series, args.days)
-            print(f"made {path.stat().st_size / 1e9:.2f} GB in {time.perf_counter() - began:.0f} s")
-        took, cpu, alerts = run_backtest(path, args.days)
-        samples = args.series * args.days * DAY_STEPS
-        episodes = sum(len(alert["episodes"]) for alert in alerts)  # type: ignore[arg-type, misc]
-        print(
-            f"backtest of {args.days} days, {args.series} series, {samples / 1e6:.0f} million samples: "
-            f"{took:.1f} s, {cpu:.1f} s of CPU, {episodes} episodes"
-        )
-        if args.steps:
-            check(Path(folder), args)
+        if args.days:
+            timed(args.file or Path(folder) / "history.txt", args.series, args.days)
         if args.file and not args.keep:
-            path.unlink()
+            args.file.unlink(missing_ok=True)
+        for days, series in args.check:
+            check(Path(folder), days, series)
 
 
-def check(folder: Path, args: argparse.Namespace) -> None:
-    small = folder / "day.txt"
-    days = -(-args.steps // DAY_STEPS)
-    make_file(small, args.series, days)
-    took, _, alerts = run_backtest(small, args.steps / DAY_STEPS)
-    stepped, want = step_by_step(small, args.steps)
-    got: dict[str, set[str]] = {}
-    for alert in alerts:
-        for episode in alert["episodes"]:  # type: ignore[attr-defined]
-            got.setdefault(str(alert["alert"]), set()).add(episode["id"])
-    if got != want:
-        sys.exit(f"the episodes differ: {got} {want}")
+def timed(path: Path, series: int, days: int) -> None:
+    if not path.exists():
+        began = time.perf_counter()
+        make_file(path, series, days)
+        print(f"made {path.stat().st_size / 1e9:.2f} GB in {time.perf_counter() - began:.0f} s")
+    took, cpu, alerts = run_backtest(path, days)
+    episodes = sum(len(alert["episodes"]) for alert in alerts)  # type: ignore[arg-type, misc]
     print(
-        f"first {args.steps} steps: {took:.1f} s; step by step {stepped:.1f} s without reading: "
-        f"{stepped / took:.1f} times as long; the same {sum(map(len, got.values()))} episodes"
+        f"backtest of {days} days, {series} series, {series * days * DAY_STEPS / 1e6:.0f} million samples: "
+        f"{took:.1f} s, {cpu:.1f} s of CPU, {episodes} episodes"
     )
 
 

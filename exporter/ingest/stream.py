@@ -15,12 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporter.errors import ExpositionError, Problem
-from exporter.ingest.digits import Bytes, read_columns
+from exporter.ingest.digits import Bytes, read_block, read_columns
 from exporter.ingest.line import read_line, read_series
 from exporter.model.labels import METRIC_NAME, LabelSet
 from exporter.model.samples import Float64s, Int64s
 
-_PIECE = 4 << 20
+_PIECE = 1 << 18  # read at a time: what is made of it stays in the processor's cache
+_RUN = 32 << 20  # at most in one run
+_WORTH_CUTTING = 64  # lines of one length
+_MAX_STAMP = 15  # digits that a float64 holds
+_BREAK, _BLANK, _POINT, _ZERO = np.frombuffer(b"\n .0", np.uint8)
 _KNOWN = 100_000
 _NEEDS_TIME = "a sample needs a timestamp to be imported"
 _EOF = b"# EOF"
@@ -59,6 +63,7 @@ class OpenMetricsStream:
         self._wanted = wanted
         self._progress = progress
         self._end = _end_of(data, file)
+        self._advise("MADV_RANDOM", 0, len(data))  # a look for the end of a series reads no megabytes
         self._times: tuple[Bytes, Int64s] | None = None
         self._known: dict[bytes, LabelSet | None] = {}
         self._one_name = True
@@ -149,9 +154,7 @@ class OpenMetricsStream:
         """The end, or an earlier one where a family of several sample names has others in between."""
         place = at
         while place < end:
-            stop = end
-            if end - place > _PIECE:
-                stop = self._data.rfind(b"\n", place, place + _PIECE) + 1
+            stop = self._cut(place, end, _PIECE)
             piece = b"\n" + self._data[place:stop]
             lines = piece.count(b"\n") - piece.endswith(b"\n")
             if piece.count(b"\n" + prefix) != lines:
@@ -163,52 +166,64 @@ class OpenMetricsStream:
 
     def _read(self, at: int, end: int, prefix: bytes, labels: LabelSet) -> Iterator[Run]:
         while at < end:
-            stop = end
-            if end - at > _PIECE:
-                stop = self._data.rfind(b"\n", at, at + _PIECE) + 1
-            piece = self._data[at:stop]
-            if not piece.endswith(b"\n"):
-                piece += b"\n"
-            run = self._columns(piece, len(prefix))
-            yield Run(labels, *(run or self._lines(piece, at)))
+            stop = self._cut(at, end, _RUN)
+            self._advise("MADV_NORMAL", at, stop)
+            yield Run(labels, *self._samples(at, stop, len(prefix)))
+            self._advise("MADV_RANDOM", at, stop)
             at = stop
             self._progress(at)
 
-    def _columns(self, piece: bytes, head: int) -> tuple[Int64s, Float64s] | None:
-        """Times and values, by columns; None where the lines are not alike enough."""
-        data = np.frombuffer(piece, np.uint8)
-        ends = np.flatnonzero(data == 10)
-        stamp = piece[head : int(ends[0])].partition(b" ")[2]
-        if not stamp or not stamp.replace(b".", b"", 1).isdigit():
-            return None
-        width = len(stamp)
-        starts = np.empty_like(ends)
-        starts[0] = head
-        starts[1:] = ends[:-1] + 1 + head
-        value_ends = ends - width - 1
-        if int((value_ends - starts).min()) < 1 or not bool((data[value_ends] == 32).all()):
-            return None
-        try:
-            times = self._stamps(data[ends[None, :] - np.arange(width, 0, -1)[:, None]], stamp)
-            if times is None:
-                return None
-            return times, read_columns(data, starts, value_ends)
-        except ValueError:
-            return None  # line by line, which tells where
+    def _advise(self, how: str, at: int, end: int) -> None:
+        """Tell the system how a part of the file is read: pages here and there, or one after the other."""
+        if isinstance(self._data, mmap.mmap) and hasattr(mmap, how):
+            start = at - at % mmap.PAGESIZE
+            self._data.madvise(getattr(mmap, how), start, end - start)
 
-    def _stamps(self, cells: Bytes, stamp: bytes) -> Int64s | None:
-        """Milliseconds of timestamps of one width, point at the same place; `cells` (width, lines)."""
+    def _cut(self, at: int, end: int, most: int) -> int:
+        """The end of the last whole line of at most so many bytes, or of the first line."""
+        if end - at <= most:
+            return end
+        return self._data.rfind(b"\n", at, at + most) + 1 or self._line_end(at) + 1
+
+    def _samples(self, at: int, end: int, head: int) -> tuple[Int64s, Float64s]:
+        """Times and values of lines of one series, whose values begin `head` bytes behind the start."""
+        times: list[Int64s] = []
+        values: list[Float64s] = []
+        cells: list[Bytes] = []  # stamps of one form, not yet read
+        while at < end:
+            stop = self._cut(at, end, _PIECE)
+            piece = self._data[at:stop]
+            if not piece.endswith(b"\n"):
+                piece += b"\n"
+            stamps: Bytes | None = None
+            try:
+                stamps, column = _columns(piece, head)
+            except ValueError:
+                ts_ms, column = self._lines(piece, at)
+            if cells and (stamps is None or not _of_one_form(cells[0], stamps)):
+                times.append(self._milliseconds(cells))
+                cells = []
+            if stamps is None:
+                times.append(ts_ms)
+            else:
+                cells.append(stamps)
+            values.append(column)
+            at = stop
+        if cells:
+            times.append(self._milliseconds(cells))
+        if len(times) > 1:
+            return np.concatenate(times), np.concatenate(values)
+        return times[0], values[0] if len(values) == 1 else np.concatenate(values)
+
+    def _milliseconds(self, stamps: list[Bytes]) -> Int64s:
+        """The times of stamps as written, each (lines, width); the same array for the same stamps."""
+        cells = stamps[0] if len(stamps) == 1 else np.concatenate(stamps)
         if self._times is not None and np.array_equal(self._times[0], cells):
             return self._times[1]
-        point = stamp.find(b".")
-        if point >= 0 and not bool((cells[point] == 46).all()):
-            return None
-        rows = [row for row in range(len(stamp)) if row != point]
-        digits = cells[rows] - np.uint8(48)
-        behind = len(stamp) - 1 - point if point >= 0 else 0
-        if bool((digits > 9).any()) or len(rows) > 15:
-            return None
-        number = (10.0 ** np.arange(len(rows) - 1, -1, -1)) @ digits.astype(np.float64)
+        point = int(np.argmax(cells[0] == _POINT)) if _POINT in cells[0] else -1
+        behind = cells.shape[1] - 1 - point if point >= 0 else 0
+        digits = cells if point < 0 else np.delete(cells, point, axis=1)
+        number = (digits - _ZERO).astype(np.float64) @ (10.0 ** np.arange(digits.shape[1] - 1, -1, -1))
         ts_ms: Int64s = np.rint(number / 10.0**behind * 1000).astype(np.int64)
         self._times = (cells, ts_ms)
         return ts_ms
@@ -230,9 +245,73 @@ class OpenMetricsStream:
 
     def _fault(self, at: int, message: str) -> ExpositionError:
         line = 1
-        for start in range(0, at, _PIECE):
-            line += self._data[start : min(at, start + _PIECE)].count(b"\n")
+        for start in range(0, at, _RUN):
+            line += self._data[start : min(at, start + _RUN)].count(b"\n")
         return ExpositionError(Problem(message, self._file, line, 1))
+
+
+def _columns(piece: bytes, head: int) -> tuple[Bytes, Float64s]:
+    """The stamps (lines, width) and the values of whole lines that all have a stamp of one form.
+
+    Lines of one length that follow each other are cut out of the piece as one array.
+    Raises: ValueError where the lines are not alike enough.
+    """
+    data = np.frombuffer(piece, np.uint8)
+    width = len(piece[head : piece.index(b"\n")].partition(b" ")[2])
+    if not width or width > _MAX_STAMP + 1:
+        raise ValueError("no timestamp")
+    stamps, values = [], []
+    at = 0
+    while at < len(data):
+        size = piece.index(b"\n", at) + 1 - at
+        value_end = size - width - 2
+        count = _alike(data, at, size)
+        if count < _WORTH_CUTTING or value_end <= head:
+            stamp, column = _of_any_length(data[at:], head, width)
+            at = len(data)
+        else:
+            lines = data[at : at + count * size].reshape(count, size)
+            if not bool((lines[:, value_end] == _BLANK).all()):
+                raise ValueError("no blank before the timestamp")
+            stamp, column = lines[:, value_end + 1 : size - 1], read_block(lines[:, head:value_end])
+            at += count * size
+        stamps.append(stamp)
+        values.append(column)
+    cells = np.concatenate(stamps)
+    _check_stamps(cells)
+    return cells, values[0] if len(values) == 1 else np.concatenate(values)
+
+
+def _alike(data: Bytes, at: int, size: int) -> int:
+    """How many lines of one length begin at `at`, as far as line breaks stand where they would."""
+    breaks = data[at + size - 1 :: size] == _BREAK
+    return len(breaks) if bool(breaks.all()) else int(breaks.argmin())
+
+
+def _of_any_length(data: Bytes, head: int, width: int) -> tuple[Bytes, Float64s]:
+    ends = np.flatnonzero(data == _BREAK)
+    starts = np.empty_like(ends)
+    starts[0] = head
+    starts[1:] = ends[:-1] + 1 + head
+    value_ends = ends - width - 1
+    if int((value_ends - starts).min()) < 1 or not bool((data[value_ends] == _BLANK).all()):
+        raise ValueError("lines of another form")
+    return data[ends[:, None] - np.arange(width, 0, -1)], read_columns(data, starts, value_ends)
+
+
+def _of_one_form(stamps: Bytes, others: Bytes) -> bool:
+    """Whether stamps have one width, and their point at one place."""
+    return np.array_equal(stamps[0] == _POINT, others[0] == _POINT)
+
+
+def _check_stamps(cells: Bytes) -> None:
+    """Raises: ValueError unless all are digits, with a point at one place or none."""
+    points = cells == _POINT
+    digits = (cells - _ZERO <= 9) | points  # below "0" the difference wraps round
+    places = int(points[0].sum())
+    alike = (places == 0 and not bool(points.any())) or (places == 1 and bool((points == points[0]).all()))
+    if not alike or not bool(digits.all()) or cells.shape[1] - places > _MAX_STAMP:
+        raise ValueError("stamps of another form")
 
 
 def _end_of(data: bytes | mmap.mmap, file: str) -> int:

@@ -22,7 +22,7 @@ from exporter.promql.source import Columns
 from exporter.promql.values import InstantVector, RangeMatrix, Value
 from exporter.rules.ahead_query import can_run_ahead
 from exporter.rules.alert import ALERT_NAME, AlertInstance, AlertState, ResolveReason, TransitionKind
-from exporter.rules.backtest_history import Feeder, StoredSamples
+from exporter.rules.backtest_history import Past, StoredSamples
 from exporter.rules.backtest_plan import Unit, expressions, plan_units
 from exporter.rules.condition import condition_of
 from exporter.rules.emptiness import longest_range_ms
@@ -31,7 +31,6 @@ from exporter.rules.expand import TemplateSettings
 from exporter.rules.group import GroupState, evaluate_group
 from exporter.rules.model import AlertingRule, MissingData, RuleGroup
 from exporter.rules.schedule import next_slot
-from exporter.storage import MemoryStorage
 
 STRETCH_STEPS = 1440  # of 15 s: six hours
 _ASKED_OFTEN = 4  # live questions of one text in a stretch after which the stretch is evaluated at once
@@ -142,9 +141,8 @@ class _Backtest:
         self._start_ms = start_ms
         self._end_ms = end_ms
         self._reach_ms = reach_ms(groups, options)
-        self._storage = MemoryStorage()
-        self._feeder = Feeder(self._storage)
-        engines = _Engines(self._storage, options)
+        self._past = Past()
+        engines = _Engines(self._past, options)
         self._runners = [_Runner(unit, engines, options, start_ms) for unit in plan_units(groups)]
         intervals = [runner.interval_ms for runner in self._runners] or [options.interval_ms]
         self._stretch_ms = min(intervals) * options.stretch_steps
@@ -154,7 +152,7 @@ class _Backtest:
         at_ms = self._start_ms
         while at_ms <= self._end_ms:
             last_ms = min(self._end_ms, at_ms + self._stretch_ms - 1)
-            self._feeder.feed(self._history.read(fed_ms, last_ms))
+            self._past.move(self._history.read(fed_ms, last_ms), at_ms - self._reach_ms)
             fed_ms = last_ms + 1
             for runner in self._runners:
                 if runner.unit.ahead:
@@ -164,7 +162,6 @@ class _Backtest:
                 if self._watch is not None and runner.unit.rule.key == self._watch.rule_key:
                     runner.look(self._watch)
             at_ms = last_ms + 1
-            self._storage.truncate(at_ms - self._reach_ms)
             progress(last_ms)
         found = sorted(
             (one for one in (runner.result() for runner in self._runners) if one is not None),
@@ -182,26 +179,26 @@ class _Backtest:
 
 
 class _Until:
-    """The storage as it was at a time: what live queries see of a head that is fed a stretch at once."""
+    """The past as it was at a time: what live queries see of a stretch that is there as a whole."""
 
-    def __init__(self, storage: MemoryStorage) -> None:
-        self._storage = storage
+    def __init__(self, past: Past) -> None:
+        self._past = past
         self.until_ms = 0
 
     def select(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> SeriesBlock:
-        return self._storage.select(matchers, start_ms, min(end_ms, self.until_ms))
+        return self._past.select(matchers, start_ms, min(end_ms, self.until_ms))
 
     def columns(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> Columns:
-        return self._storage.columns(matchers, start_ms, min(end_ms, self.until_ms))
+        return self._past.columns(matchers, start_ms, min(end_ms, self.until_ms))
 
 
 class _Engines:
-    """The two views of the head: whole for range queries, live for single ones."""
+    """The two views of the past: whole for range queries, live for single ones."""
 
-    def __init__(self, storage: MemoryStorage, options: ReplayOptions) -> None:
-        self.storage = storage
-        self.until = _Until(storage)
-        self.whole = Engine(storage, lookback_delta_ms=options.lookback_delta_ms)
+    def __init__(self, past: Past, options: ReplayOptions) -> None:
+        self.written = past.written
+        self.until = _Until(past)
+        self.whole = Engine(past, lookback_delta_ms=options.lookback_delta_ms)
         self.live = EngineQueries(Engine(self.until, lookback_delta_ms=options.lookback_delta_ms))
 
 
@@ -316,7 +313,7 @@ class _Runner:
     def step(self, ts_ms: int) -> None:
         """One evaluation."""
         self._engines.until.until_ms = ts_ms
-        append = self._engines.storage.append_batch if self.unit.is_read else _ignore
+        append = self._engines.written.append_batch if self.unit.is_read else _ignore
         evaluation = evaluate_group(
             self._group, self._state, ts_ms, _Query(self), append, settings=self._settings
         )

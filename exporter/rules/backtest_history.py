@@ -1,22 +1,27 @@
-"""Stored samples on their way into a backtest: the port they come through, and how they enter its head."""
+"""Stored samples on their way into a backtest: the port they come through, and what its rules see of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from exporter.model.labels import LabelSet
-from exporter.model.samples import Float64s, Int64s, SampleBatch, SeriesBlock
+from exporter.model.labels import LabelSet, Matcher
+from exporter.model.samples import Float64s, Int64s, SeriesBlock
+from exporter.promql.source import Columns, columns_of
 from exporter.storage import MemoryStorage
+from exporter.storage.stretch import StretchSource, joined
 
 
 class StoredSamples(Protocol):
     """The history of the series that the rules of a backtest may read."""
 
     def read(self, start_ms: int, end_ms: int) -> SeriesBlock:
-        """All samples with start_ms <= ts <= end_ms. Asked for stretch after stretch, in order of time."""
+        """All samples with start_ms <= ts <= end_ms, series in label order.
+
+        Asked for stretch after stretch, in order of time.
+        """
 
 
 class SamplesInMemory:
@@ -81,30 +86,30 @@ def _joined(parts: list[tuple[Int64s, Float64s]]) -> tuple[Int64s, Float64s]:
     return ts_ms, values
 
 
-class Feeder:
-    """Puts blocks into a storage row by row, so that series that share their times share columns there."""
+class Past:
+    """What the rules of a backtest see: stored samples of the stretch they run through, and what they wrote.
 
-    def __init__(self, storage: MemoryStorage) -> None:
-        self._storage = storage
-        self._tuples: dict[tuple[LabelSet, ...], tuple[LabelSet, ...]] = {}
+    Where both have samples of a series, those written go on where the stored ones end.
+    """
 
-    def feed(self, block: SeriesBlock) -> None:
-        """Append the samples of a block."""
-        companions: dict[bytes, list[int]] = {}
-        bounds = block.offsets.tolist()
-        for place in range(len(block.labels)):
-            stamp = block.ts_ms[bounds[place] : bounds[place + 1]].tobytes()
-            companions.setdefault(stamp, []).append(place)
-        rows: list[tuple[int, int, tuple[LabelSet, ...], Float64s]] = []
-        for number, places in enumerate(companions.values()):
-            labels = tuple([block.labels[place] for place in places])
-            labels = self._tuples.setdefault(labels, labels)
-            first = places[0]
-            ts_ms = block.ts_ms[bounds[first] : bounds[first + 1]].tolist()
-            columns = np.stack([block.values[bounds[place] : bounds[place + 1]] for place in places])
-            cells = np.ascontiguousarray(columns.T)
-            rows.extend((ts, number, labels, cells[row]) for row, ts in enumerate(ts_ms))
-        if len(companions) > 1:
-            rows.sort(key=lambda row: row[:2])
-        for ts, _, labels, values in rows:
-            self._storage.append_batch(SampleBatch(ts, labels, values))
+    def __init__(self) -> None:
+        self.written = MemoryStorage()
+        self._stored = StretchSource(SeriesBlock.empty())
+
+    def move(self, block: SeriesBlock, from_ms: int) -> None:
+        """Take on the samples of the next stretch; forget what lies before `from_ms`."""
+        self._stored = StretchSource(joined(self._stored.block, block, from_ms), self._stored)
+        self.written.truncate(from_ms)
+
+    def columns(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> Columns:
+        """As the engine's port says."""
+        written = self.written.columns(matchers, start_ms, end_ms)
+        if not len(written.series):
+            return self._stored.columns(matchers, start_ms, end_ms)
+        stored = self._stored.columns(matchers, start_ms, end_ms)
+        return columns_of(self.select(matchers, start_ms, end_ms)) if len(stored.series) else written
+
+    def select(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> SeriesBlock:
+        """As the engine's port says."""
+        stored = self._stored.select(matchers, start_ms, end_ms)
+        return joined(stored, self.written.select(matchers, start_ms, end_ms), start_ms)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.errors import ExpositionError
-from exporter.ingest.digits import read_columns
+from exporter.ingest.digits import read_block, read_columns
 from exporter.ingest.openmetrics import parse_openmetrics, samples_of
 from exporter.ingest.stream import OpenMetricsStream
 
@@ -36,6 +36,21 @@ def test_columns_read_as_float_does(texts: list[str]) -> None:
     starts = ends - [len(text) for text in texts]
     got = read_columns(data, starts, ends)
     assert [bits(value) for value in got.tolist()] == [bits(float(text)) for text in texts]
+
+
+@given(st.integers(1, 20), st.data())
+@settings(max_examples=200, deadline=None)
+def test_blocks_read_as_float_does(width: int, data: st.DataObject) -> None:
+    """Numbers of one width, read together, have the bits that `float` gives."""
+    texts = data.draw(st.lists(NUMBERS.map(lambda text: text[:width].ljust(width, "0")), min_size=1))
+    cells = np.frombuffer("".join(texts).encode(), np.uint8).reshape(len(texts), width)
+    try:
+        want = [bits(float(text)) for text in texts]
+    except ValueError:
+        with pytest.raises(ValueError, match="is not a number"):
+            read_block(cells)
+    else:
+        assert [bits(value) for value in read_block(cells).tolist()] == want
 
 
 @pytest.mark.parametrize("text", ["", "-", ".", "1.2.3", "--1", "0x10", "1_0", "a", "1-", "e5"])
@@ -95,6 +110,47 @@ def test_points_of_histograms_interleave() -> None:
     created += [f"c_total {ts} {ts}" if ts % 17 else f"c_created 0 {ts}" for ts in range(1, 60)]
     runs = list(OpenMetricsStream("\n".join([*created, "# EOF"]).encode()))
     assert sum(len(run.values) for run in runs if run.labels.name == "c_created") == 3
+
+
+def long_file(steps: int, odd: dict[int, str]) -> list[str]:
+    """A file of two series that are read in many pieces; the lines at `odd` end in something of their own."""
+    lines = ["# TYPE long gauge"]
+    for name, shape in (("a", "%d"), ("b", "%.3f")):
+        head = f'long{{name="{name}",filler="{"x" * 100}"}}'
+        lines += [f"{head} {shape % (step * step / 8)} {10**9 + 15 * step}" for step in range(steps)]
+    for at, end in odd.items():
+        lines[at] = lines[at].rpartition(" ")[0] + end
+    return lines
+
+
+@pytest.mark.parametrize("odd", [{}, {6000: " 1000091000.5"}, {5999: " 1000089970.0", 9999: " 1.1e9"}])
+def test_a_long_series_is_read_in_pieces(odd: dict[int, str]) -> None:
+    """What is read by columns and what line by line is put together in the order of the file."""
+    lines = long_file(10_000, odd)
+    runs = {run.labels.get("name"): run for run in OpenMetricsStream("\n".join([*lines, "# EOF"]).encode())}
+    for name, texts in (("a", lines[1:10_001]), ("b", lines[10_001:])):
+        parts = [text.split(" ") for text in texts]
+        assert runs[name].values.tolist() == [float(value) for _, value, _ in parts]
+        assert runs[name].ts_ms.tolist() == [round(float(stamp) * 1000) for *_, stamp in parts]
+    if not odd:
+        assert runs["a"].ts_ms is runs["b"].ts_ms
+
+
+def test_stamps_change_their_form_between_pieces() -> None:
+    """Stamps of one width whose point stands elsewhere are read by their own point; a line has any length."""
+    pieces = [" 1 1000000.25\n", " 1 10000000.5\n", " 1 100000000\n"]
+    head = "a" * 300_000
+    text = "".join(f"{head}{piece}" for piece in pieces)
+    (run,) = OpenMetricsStream(f"{text}# EOF".encode())
+    assert run.ts_ms.tolist() == [1_000_000_250, 10_000_000_500, 100_000_000_000]
+
+
+def test_a_fault_in_a_long_series_has_its_line() -> None:
+    """A line deep inside a series that is no sample is named by its number."""
+    for end in (" x", " 1000 1", "", " 10:5"):
+        text = "\n".join([*long_file(10_000, {7000: end}), "# EOF"])
+        with pytest.raises(ExpositionError, match=r"f\.txt:7001:1"):
+            list(OpenMetricsStream(text.encode(), "f.txt"))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,6 +190,56 @@ def test_same_for_any_series(values: list[float | None], stretch_steps: int) -> 
     points = [(START_MS + at * STEP_MS, value) for at, value in enumerate(values) if value is not None]
     series = {LabelSet.of({"__name__": "x", "a": "1"}): points}
     check_against_steps(RULES, series, len(values) + 30, stretch_steps)
+
+
+def platform(steps: int) -> Series:
+    """What the shipped rules read, with an hour of trouble: calls fail and are slow, the database is away."""
+    rng = random.Random(5)
+    values: dict[tuple[tuple[str, str], ...], list[float]] = {}
+
+    def put(name: str, value: float, **labels: str) -> None:
+        values.setdefault((("__name__", name), *labels.items()), []).append(value)
+
+    calls: dict[tuple[str, str], float] = {}
+    for step in range(steps):
+        now_s = START_MS / 1000 + 15 * step
+        bad = steps // 3 <= step < 2 * steps // 3
+        for provider in ("kraken", "coingecko"):
+            for outcome in ("success", "timeout"):
+                key = (provider, outcome)
+                calls[key] = calls.get(key, 0) + (
+                    rng.random() < (0.5 if bad or outcome == "success" else 0.02)
+                )
+                put("quantum_api_requests_total", calls[key], provider=provider, outcome=outcome)
+                for le, share in (("0.1", 0.2 if bad else 1.0), ("1", 0.5 if bad else 1.0), ("+Inf", 1.0)):
+                    labels = {"provider": provider, "outcome": outcome, "le": le}
+                    put("quantum_api_request_duration_seconds_bucket", calls[key] * share, **labels)
+            put("quantum_provider_up", float(not bad or step % 7 > 2), provider=provider)
+            put("quantum_rate_limit_used", 40 + 15 * math.sin(step / 9), provider=provider, window="1m")
+            put("quantum_rate_limit_limit", 60.0, provider=provider, window="1m")
+            put("quantum_btc_price_deviation_ratio", 0.015 + 0.01 * math.sin(step / 11), provider=provider)
+        put("quantum_database_up", float(not bad or step % 50 > 20))
+        put("quantum_snapshot_last_timestamp_seconds", now_s - (200 if step % 97 > 90 else 0))
+        put("quantum_persistence_last_progress_timestamp_seconds", now_s - (step % 40) * 5)
+        put("quantum_process_start_time_seconds", START_MS / 1000)
+        put("quantum_data_quality_ratio", 0.7 + 0.1 * math.sin(step / 20))
+        put("quantum_anomalies_recent", float(step % 60 > 50), severity="FATAL")
+    return {
+        LabelSet.of(labels): [(START_MS + step * STEP_MS, value) for step, value in enumerate(column)]
+        for labels, column in values.items()
+    }
+
+
+def test_shipped_rules_do_what_they_do_step_by_step() -> None:
+    """The rules that are shipped, over hours in which most of them fire."""
+    folder = Path(__file__).parents[2] / "rules"
+    text = "groups:\n" + "".join(
+        file.read_text().partition("\ngroups:\n")[2] for file in sorted(folder.glob("*.yml"))
+    )
+    got = check_against_steps(text, platform(300), 300, stretch_steps=70)
+    fired = {alert.rule.name for alert in got.alerts if alert.episodes}
+    assert {"ApiReliabilityLow", "HighErrorRate", "DatabaseConnectionLost", "DataQualityLow"} <= fired
+    assert {"PriceDisagrees", "MetricsPipelineStalled", "AllApisFailing", "FatalAnomaly"} <= fired
 
 
 def plan(text: str) -> dict[str, bool]:
