@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from prometheus_client import CollectorRegistry, Gauge
@@ -22,10 +23,12 @@ from exporter.clock import Clock, SystemClock
 from exporter.collectors.sqlconfig import DEFAULT_DATABASE, SqlFile
 from exporter.collectors.system import LoopLag
 from exporter.compose.checks import Checks
+from exporter.compose.data_dir import DataDir, advertised_url, lease_s
 from exporter.compose.inputs import load_groups, load_sql
 from exporter.compose.judging import remote_query
 from exporter.compose.notifying import Notifying
 from exporter.compose.progress import Progress
+from exporter.compose.replicas import Asker, ReplicaMetrics, Replicas
 from exporter.compose.sources import build_client, build_collectors, further_databases, shared_quota
 from exporter.compose.stats import DashboardStats, cache_document, rate_limit_document
 from exporter.compose.status import head_stats, no_targets, runtime
@@ -39,6 +42,7 @@ from exporter.db.embedded import EmbeddedPostgres
 from exporter.db.event_history import EventHistory
 from exporter.db.events import EventCodec, EventWriter
 from exporter.db.history import History
+from exporter.db.leader import LeaderSession, Replica
 from exporter.db.metrics import PackingMetrics, RetentionMetrics, WriteMetrics
 from exporter.db.migrate import migrate_up
 from exporter.db.packing import Packing
@@ -57,6 +61,7 @@ from exporter.loops.scrape import ScrapeLoop
 from exporter.loops.snapshot import SnapshotLoop
 from exporter.loops.unmatched import UnmatchedRules
 from exporter.model.durations import format_duration
+from exporter.model.samples import SampleBatch
 from exporter.notify.heartbeat import Heartbeat, HeartbeatMetrics
 from exporter.observe.metrics import QueryMetrics as DbQueryMetrics
 from exporter.observe.monitor import Monitor
@@ -218,10 +223,9 @@ class App:
 
     async def _open_data_dir(self) -> None:
         folder = self._config.storage.data_dir
-        try:
-            await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"storage.data_dir {folder} cannot be made: {error.strerror}") from error
+        self._data_dir = DataDir(folder)
+        self._stack.callback(self._data_dir.close)
+        await asyncio.to_thread(self._data_dir.open)
 
     async def _listen(self) -> str:
         """Bind the port first: a port in use must not cost a started database."""
@@ -233,7 +237,8 @@ class App:
             options.web_config,
         )
         self._stack.push_async_callback(server.stop)
-        return await server.start()
+        self._base_url = await server.start()
+        return self._base_url
 
     async def _open_database(self) -> None:
         """Start or reach Postgres and apply the migrations.
@@ -344,21 +349,45 @@ class App:
         )
 
     async def _open_rules(self, groups: Sequence[RuleGroup]) -> None:
-        """Notification with its stored state, then the rules that go on from there."""
-        self._notifying = await Notifying.open(
+        """Notification with its stored state, if it is our turn, then the rules that go on from there."""
+        session = LeaderSession(
+            self._database.url,
+            self._clock,
+            self._myself(),
+            lease_s=lease_s(self._config),
+            is_shutting_down=lambda: self._database.is_shutting_down,
+        )
+        self._notifying = Notifying(
             self._config,
             self._database,
+            session,
             registry=self._registry,
             clock=self._clock,
             external_url=self._external_url,
+            groups=groups,
+            permitted=lambda: self._replicas.permitted(),
+            why_not=lambda: self._replicas.describe(),
         )
+        ask = Asker()
+        self._stack.push_async_callback(ask.close)
+        self._replicas = Replicas(
+            session,
+            self._notifying,
+            ask,
+            self._clock,
+            ReplicaMetrics(self._registry),
+            on_fault=self._faults.report,
+        )
+        self._stack.push_async_callback(self._replicas.close)
         self._stack.push_async_callback(self._notifying.close)
         self._keep_running("notifier", self._notifying.run)
         self._stack.push_async_callback(self._notifying.drain)
+        await self._replicas.begin()
+        self._keep_running("replicas", self._replicas.run)
         self._snapshots = SnapshotLoop(
             self._snapshotter,
             self._storage,
-            self._samples.put,
+            self._persist,
             self._clock,
             self._pipeline,
             interval_ms=self._config.global_.scrape_interval_ms,
@@ -368,7 +397,7 @@ class App:
         self._rules = RuleLoop(
             query=self._judge,
             append=self._storage.append_batch,
-            persist=self._samples.put,
+            persist=self._persist,
             hand_on=self._notifying.handle,
             clock=self._clock,
             metrics=self._pipeline,
@@ -376,14 +405,27 @@ class App:
             settings=self._template_settings(self._config),
             on_fault=self._faults.report,
         )
-        self._rules.load(groups, self._notifying.restored(groups, self._observed_since_ms))
+        states = self._notifying.restored(groups, self._observed_since_ms, self._replicas.known)
+        self._rules.load(groups, states)
+        self._notifying.adopt = self._rules.adopt
+
+    def _myself(self) -> Replica:
+        """How the other replicas know this one."""
+        name = f"{platform.node()}:{urlsplit(self._base_url).port}"
+        return Replica(self._data_dir.replica_id, name, advertised_url(self._config, self._base_url))
+
+    def _persist(self, batch: SampleBatch) -> None:
+        """Samples on their way to Postgres. Replicas measure the same series, so that one history stands
+        there: that of the replica that notifies."""
+        if self._replicas.notifies:
+            self._samples.put(batch)
 
     async def _open_targets(self) -> None:
         """The scraping of other exporters."""
         self._scrapes = build_scrapes(
             self._config,
             self._storage,
-            self._samples.put,
+            self._persist,
             registry=self._registry,
             pipeline=self._pipeline,
             clock=self._clock,
@@ -533,11 +575,14 @@ class App:
                 started_ms=self._started_ms,
                 config_yaml=lambda: self._config.text,
                 flags=self._options.flags,
-                runtime=lambda: runtime(
-                    reload_ok=self._reload_ok,
-                    config_time=rfc3339(self._loaded_ms),
-                    retention=format_duration(self._config.database.retention_ms),
-                ),
+                runtime=lambda: {
+                    **runtime(
+                        reload_ok=self._reload_ok,
+                        config_time=rfc3339(self._loaded_ms),
+                        retention=format_duration(self._config.database.retention_ms),
+                    ),
+                    "replica": _ReplicaFacts(self).document(),
+                },
                 head_stats=lambda: head_stats(self._storage),
                 metadata=self._snapshotter.metadata,
                 alertmanagers=lambda: [
@@ -553,6 +598,7 @@ class App:
             rate_limits=lambda: rate_limit_document(self._client.rate_limit_stats()),
             run_checks=self._run_checks,
             cron_secret=lambda: self._config.dashboard_api.cron_secret,
+            replicas=_ReplicaFacts(self),
             why=WhyService(_Rules(self), self._queries, lambda: self._notifying.service, self._clock),
         )
 
@@ -601,6 +647,7 @@ class App:
             ("metrics", f"{base_url}/metrics"),
             ("API", f"{base_url}/api/v1 (Prometheus' HTTP API), {base_url}/api/quantum/monitoring-dashboard"),
             ("database", f"{self._database.url} ({kind})"),
+            ("replica", self._replicas.describe()),
             ("rules", f"{rules} in {len(groups)} groups, {len(self._config.rule_files)} files"),
             ("providers", ", ".join(on) or "none"),
             *(("off", f"{name}: {reason}") for name, reason in off),
@@ -623,3 +670,29 @@ class _Rules:
         """All groups; none before the rules are loaded."""
         rules: RuleLoop | None = getattr(self.app, "_rules", None)
         return rules.groups() if rules is not None else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _ReplicaFacts:
+    """Leadership of an app that may still be starting."""
+
+    app: App
+
+    def leader_url(self) -> str:
+        """Where the replica is that notifies in this one's place, '' if none is known."""
+        replicas: Replicas | None = getattr(self.app, "_replicas", None)
+        leader = replicas.leader if replicas is not None else None
+        return leader.url if leader is not None else ""
+
+    def document(self) -> Mapping[str, Any]:
+        """The claim, and who notifies."""
+        replicas: Replicas | None = getattr(self.app, "_replicas", None)
+        if replicas is None:
+            return {}
+        leader = replicas.leader
+        return {
+            **replicas.claim().to_json(),
+            "notifies": replicas.notifies,
+            "leader": leader.name if leader is not None else "",
+            "leaderUrl": leader.url if leader is not None else "",
+        }

@@ -21,6 +21,7 @@ from exporter.config.schema import (
     GlobalConfig,
     HeartbeatConfig,
     QueryConfig,
+    ReplicasConfig,
     StorageConfig,
 )
 from exporter.config.targets import check_timing, read_targets
@@ -47,6 +48,7 @@ TOP_KEYS = (
     "alerting",
     "dashboard_api",
     "heartbeat",
+    "replicas",
     *_NOTIFICATION_KEYS[:5],
 )
 _SECRET_KEYS = re.compile(r"(?i)(key|secret|password|token|credentials|urls?)$")
@@ -95,6 +97,7 @@ def _load(text: str, name: str, path: Path | None, environ: Mapping[str, str]) -
         alerting=read_alerting(reader, entries.get("alerting")),
         dashboard_api=_read_dashboard_api(reader, entries.get("dashboard_api")),
         heartbeat=_read_heartbeat(reader, entries.get("heartbeat")),
+        replicas=_read_replicas(reader, entries.get("replicas")),
     )
     base = path.parent if path is not None else None
     rules = _files(reader, entries.get("rule_files"), base, "rules", "*.yml")
@@ -310,6 +313,26 @@ def _read_heartbeat(reader: Reader, node: YamlNode | None) -> HeartbeatConfig:
     if "method" in entries:
         method = reader.choice(entries["method"], "heartbeat.method", ("GET", "POST", "HEAD"))
         found = replace(found, method=method or found.method)
+    return found
+
+
+def _read_replicas(reader: Reader, node: YamlNode | None) -> ReplicasConfig:
+    found = ReplicasConfig()
+    if node is None:
+        return found
+    entries = reader.mapping(node, "replicas", ("advertise_url", "lease"))
+    if "advertise_url" in entries:
+        url = (reader.string(entries["advertise_url"], "replicas.advertise_url") or "").strip()
+        if url and not re.match(r"https?://[^/\s]", url):
+            reader.problem(
+                entries["advertise_url"],
+                "replicas.advertise_url is not an HTTP URL",
+                "http://..., https://..., empty",
+            )
+        found = replace(found, advertise_url=url.rstrip("/"))
+    if "lease" in entries:
+        lease_ms = reader.duration_ms(entries["lease"], "replicas.lease", minimum_ms=1000)
+        found = replace(found, lease_ms=lease_ms or found.lease_ms)
     return found
 
 

@@ -15,6 +15,7 @@ from exporter.config.schema import (
     GlobalConfig,
     HeartbeatConfig,
     QueryConfig,
+    ReplicasConfig,
     StorageConfig,
 )
 from exporter.model.durations import format_duration
@@ -28,6 +29,7 @@ SECTIONS: tuple[tuple[str, type[Any]], ...] = (
     ("collect.providers.NAME", ProviderConfig),
     ("dashboard_api", DashboardApiConfig),
     ("heartbeat", HeartbeatConfig),
+    ("replicas", ReplicasConfig),
 )
 
 

@@ -105,6 +105,21 @@ class HeartbeatConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicasConfig:
+    """`replicas`: several exporters on one database, of which one notifies."""
+
+    advertise_url: str = option(
+        "",
+        "where the other replicas reach this one; empty: the listen address, on all interfaces the host name",
+    )
+    lease_ms: int = option(
+        10 * SECOND,
+        "how long a hanging leader is waited for, at most two thirds of evaluation_interval",
+        "duration",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration; `file` is None where the built-in defaults are used."""
 
@@ -120,4 +135,5 @@ class Config:
     rule_files: tuple[Path, ...] = ()
     sql_files: tuple[Path, ...] = ()
     heartbeat: HeartbeatConfig = field(default_factory=HeartbeatConfig)
+    replicas: ReplicasConfig = field(default_factory=ReplicasConfig)
     text: str = ""  # as read, secrets masked, for /api/v1/status/config

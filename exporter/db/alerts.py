@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from exporter.db.pool import Purpose
 from exporter.errors import StorageError
+from exporter.notify.episodes import EVALUATOR
 from exporter.notify.message import episode_message, episode_title
 from exporter.notify.records import Changes, Episode, Notification, Silence, Status, fingerprint, row_id
 from exporter.rules.cooldown import Gate
@@ -23,6 +25,7 @@ from exporter.rules.cooldown import from_record as gate_from_record
 from exporter.rules.cooldown import to_record as gate_to_record
 from exporter.rules.model import digest
 
+TAKEN_OVER = "taken over"  # how an episode ended whose replica lost the lead before it could record it
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RECENT_LIMIT = 20_000
 _LARGE = 500  # rows from which they are made in a thread
@@ -141,53 +144,60 @@ class _Filter(Protocol):
     def offset(self) -> int: ...
 
 
-class PostgresAlertStore:
-    """The notifier's records in the tables of 008."""
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """The stored state as it was read, in rows; read often, and turned into records when it is needed."""
 
-    def __init__(self, database: _Database) -> None:
+    instances: Sequence[Any]
+    gates: Sequence[Any]
+    queued: Sequence[Any]
+    silences: Sequence[Any]
+    episodes: Sequence[Any]
+
+    def changes(self) -> Changes:
+        """As records. Raises: StorageError for rows that nobody of ours wrote."""
+        try:
+            gates = [gate_from_record(json.loads(row["record"])) for row in self.gates]
+            notifications = [Notification.from_record(json.loads(row["record"])) for row in self.queued]
+            silences = [Silence.from_record(json.loads(row["record"])) for row in self.silences]
+            episodes = [Episode.from_record(json.loads(row["record"])) for row in self.episodes]
+            instances = {
+                (row["rule_key"], row["fingerprint"]): json.loads(row["record"]) for row in self.instances
+            }
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"stored alert state cannot be read: {error}") from error
+        return Changes(
+            episodes={one.id: one for one in episodes},
+            gates={one.key: one for one in gates},
+            notifications={one.id: one for one in notifications},
+            instances=instances,
+            silences={one.id: one for one in silences},
+        )
+
+
+class PostgresAlertStore:
+    """The notifier's records in the tables of 008.
+
+    `leader` is where the state is read and written: the leader's session, which writes for nobody else; the
+    same database unless told otherwise. History is open to all.
+    """
+
+    def __init__(self, database: _Database, leader: _Database | None = None) -> None:
         self._database = database
+        self._leader = leader or database
 
     async def load(self) -> Changes:
         """What a restart needs: everything alive, and the episodes of the last day.
 
         Raises: StorageError.
         """
-        async with (
-            self._database.acquire(Purpose.READ) as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            instances = await connection.fetch(
-                "select rule_key, fingerprint, record from quantum_alert_instances"
-            )
-            gates = await connection.fetch("select record from quantum_alert_cooldowns")
-            queued = await connection.fetch(
-                "select record from quantum_alert_notifications where state = 'queued' order by created_at"
-            )
-            silences = await connection.fetch(
-                "select record from quantum_alert_silences where ends_at > now() - interval '5 days'"
-            )
-            episodes = await connection.fetch(
-                "select record from system_alerts"
-                " where record is not null and (active or episode_id = any($1))"
-                " union all (select record from system_alerts where record is not null and not active"
-                " and triggered_at > now() - interval '1 day' order by triggered_at desc limit $2)",
-                list({one for row in queued for one in _episode_ids(row)}),
-                _RECENT_LIMIT,
-            )
-        try:
-            found_gates = [gate_from_record(json.loads(row["record"])) for row in gates]
-            notifications = [Notification.from_record(json.loads(row["record"])) for row in queued]
-            found_silences = [Silence.from_record(json.loads(row["record"])) for row in silences]
-            found_episodes = [Episode.from_record(json.loads(row["record"])) for row in episodes]
-        except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"stored alert state cannot be read: {error}") from error
-        return Changes(
-            episodes={one.id: one for one in found_episodes},
-            gates={one.key: one for one in found_gates},
-            notifications={one.id: one for one in notifications},
-            instances={(row["rule_key"], row["fingerprint"]): json.loads(row["record"]) for row in instances},
-            silences={one.id: one for one in found_silences},
-        )
+        async with self._leader.acquire(Purpose.READ) as connection:
+            return (await _read(connection)).changes()
+
+    async def look(self) -> StoredState:
+        """The same for one who does not lead, as it is now. Raises: StorageError."""
+        async with self._database.acquire(Purpose.READ) as connection:
+            return await _read(connection)
 
     async def commit(self, changes: Changes) -> None:
         """Write all rows in one transaction.
@@ -196,9 +206,19 @@ class PostgresAlertStore:
         """
         large = len(changes) > _LARGE
         statements = await asyncio.to_thread(_statements, changes) if large else _statements(changes)
-        async with self._database.acquire(Purpose.WRITE) as connection, connection.transaction():
-            for sql, columns in statements:
-                await connection.execute(sql, *columns)
+        async with self._leader.acquire(Purpose.WRITE) as connection:
+            await _or_abort(connection, _execute(connection, statements))
+
+    async def add(self, changes: Changes) -> None:
+        """Add what the tables lack and leave what they have: the records of one who notified while it could
+        not write, and whose place another has taken. What it held as firing is closed, what it had not sent
+        is left to the other.
+
+        Raises: WriteError, and then nothing is written.
+        """
+        statements = [(_keeping(sql), columns) for sql, columns in _statements(_history_of(changes))]
+        async with self._database.acquire(Purpose.WRITE) as connection:
+            await _or_abort(connection, _execute(connection, statements))
 
     async def history(self, wanted: _Filter) -> Sequence[Mapping[str, Any]]:
         """Episodes, newest first, each with its notifications.
@@ -238,6 +258,81 @@ class PostgresAlertStore:
                 status = await connection.execute(statement, before)
                 gone += int(status.rpartition(" ")[2])
         return gone
+
+
+async def _read(connection: Any) -> StoredState:
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        instances = await connection.fetch(
+            "select rule_key, fingerprint, record from quantum_alert_instances"
+        )
+        gates = await connection.fetch("select record from quantum_alert_cooldowns")
+        queued = await connection.fetch(
+            "select record from quantum_alert_notifications where state = 'queued' order by created_at"
+        )
+        silences = await connection.fetch(
+            "select record from quantum_alert_silences where ends_at > now() - interval '5 days'"
+        )
+        episodes = await connection.fetch(
+            "select record from system_alerts"
+            " where record is not null and (active or episode_id = any($1))"
+            " union all (select record from system_alerts where record is not null and not active"
+            " and triggered_at > now() - interval '1 day' order by triggered_at desc limit $2)",
+            list({one for row in queued for one in _episode_ids(row)}),
+            _RECENT_LIMIT,
+        )
+    return StoredState(instances, gates, queued, silences, episodes)
+
+
+async def _execute(connection: Any, statements: Sequence[_Statement]) -> None:
+    async with connection.transaction():
+        for sql, columns in statements:
+            await connection.execute(sql, *columns)
+
+
+async def _or_abort(connection: Any, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work; a cancellation breaks the connection off, since a rollback would wait for a server that
+    does not answer."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        connection.terminate()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # seen: the cancellation is what goes on
+        raise
+
+
+def _history_of(changes: Changes) -> Changes:
+    """What is added of another's records: episodes that were told, closed; what was sent or given up; what
+    that armed. What was not sent nobody knows of, and the other tells it."""
+    return Changes(
+        episodes={
+            key: replace(
+                one,
+                active=False,
+                resolved_at_ms=one.resolved_at_ms or max(one.triggered_at_ms, one.notified_at_ms),
+                resolved_by=one.resolved_by or EVALUATOR,
+                resolve_reason=one.resolve_reason or TAKEN_OVER,
+            )
+            for key, one in changes.episodes.items()
+            if one.notifications
+        },
+        gates={
+            key: replace(gate, flights=(), episodes={})
+            for key, gate in changes.gates.items()
+            if gate is not None and gate.armed_at_ms
+        },
+        notifications={
+            key: one for key, one in changes.notifications.items() if one.state is not Status.QUEUED
+        },
+        silences=dict(changes.silences),
+    )
+
+
+def _keeping(sql: str) -> str:
+    """The upsert as an insert that leaves the rows alone that are there."""
+    return f"{sql.partition('do update')[0]}do nothing"
 
 
 def _episode_row(episode: Episode) -> tuple[Any, ...]:

@@ -81,6 +81,7 @@ class Database:
         self._next_try_s = 0.0
         self._last_error = ""
         self._closed = False
+        self._shutting_down = False
 
     def __repr__(self) -> str:
         state = "up" if self._up else f"down ({self._last_error})" if self._last_error else "not connected"
@@ -90,6 +91,11 @@ class Database:
     def is_up(self) -> bool:
         """Whether the last attempt to use a connection found the server answering."""
         return self._up
+
+    @property
+    def is_shutting_down(self) -> bool:
+        """Whether the last probe found a server that takes no new connections: it waits for the old ones."""
+        return self._shutting_down
 
     @property
     def last_error(self) -> str:
@@ -146,11 +152,13 @@ class Database:
             return False
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
             self._went_away(error)
-            if isinstance(error, asyncpg.CannotConnectNowError) and self._pool is not None:
+            self._shutting_down = isinstance(error, asyncpg.CannotConnectNowError)
+            if self._shutting_down and self._pool is not None:
                 pool, self._pool = self._pool, None
                 pool.terminate()
             return False
         self._up, self._failures, self._next_try_s, self._last_error = True, 0, 0.0, ""
+        self._shutting_down = False
         return True
 
     async def _probe_anew(self, timeout_s: float) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from exporter.clock import Clock
 from exporter.loops.metrics import PipelineMetrics
 from exporter.model.samples import SampleBatch
-from exporter.rules.carry_over import CarryOver, carry_over
+from exporter.rules.carry_over import Adopted, CarryOver, adopt, carry_over
 from exporter.rules.evaluation import GroupEvaluation, GroupView, RuleHealth
 from exporter.rules.expand import TemplateSettings
 from exporter.rules.group import GroupState, QueryFn, evaluate_group
@@ -91,6 +91,13 @@ class RuleLoop:
                 self._persist(batch)
             await self._hand_on(farewell)
         return change
+
+    async def adopt(self, found: Adopted) -> None:
+        """Go on from what another replica has stored; no evaluation of before is handed on any more."""
+        for one in list(self._running.values()):
+            assert one.busy is not None
+            async with one.busy:
+                adopt(one.group, one.state, found, self._clock.now_ms())
 
     def groups(self) -> Sequence[GroupView]:
         """All groups with their last evaluation."""

@@ -54,6 +54,7 @@ class Dispatcher:
         external_url: str = "",
         rng: Random | None = None,
         policy: LanePolicy | None = None,
+        permitted: Callable[[], bool] = lambda: True,
     ) -> None:
         self.store = store
         self._make_notifier = make_notifier
@@ -61,6 +62,7 @@ class Dispatcher:
         self._metrics = metrics
         self._rng = rng or Random()
         self._policy = policy or LanePolicy()
+        self._permitted = permitted
         self._external_url = external_url.rstrip("/")
         self.book = AlertBook(config, external_labels=external_labels, link=self.link)
         self._lanes: dict[str, Lane] = {}
@@ -79,10 +81,12 @@ class Dispatcher:
 
     # life
 
-    async def load(self) -> None:
-        """Read the stored state, once, before the first evaluation; raises nothing."""
-        self.book.load(await self.store.load(), self._clock.now_ms())
+    async def load(self) -> Changes:
+        """Read the stored state, once, before the first evaluation; returns it and raises nothing."""
+        state = await self.store.load()
+        self.book.load(state, self._clock.now_ms())
         self._take()
+        return state
 
     def loaded_instances(self, rule_key: str) -> list[Mapping[str, Any]]:
         """The stored records of a rule's alert instances, for the evaluator to go on with."""
@@ -161,6 +165,11 @@ class Dispatcher:
             for name, lane in self._lanes.items():
                 self._tasks[name] = self._running.create_task(lane.run())
         self._take()
+
+    def wake(self) -> None:
+        """Sending may be permitted again."""
+        for lane in self._lanes.values():
+            lane.wake()
 
     def changed(self) -> None:
         """After a change of the book from outside (a silence): record and send what came of it."""
@@ -281,6 +290,7 @@ class Dispatcher:
                 rng=self._rng,
                 fallback_name=receiver.fallback,
                 fallbacks=fallbacks,
+                permitted=self._permitted,
             )
 
     def _snapshot(self) -> Changes:

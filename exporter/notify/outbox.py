@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Protocol
@@ -59,7 +59,10 @@ def retry_delay_s(failures: int, rng: Random) -> float:
 
 
 class Lane:
-    """See the module. `fallbacks` are the notifiers of the receiver named `fallback_name`."""
+    """See the module. `fallbacks` are the notifiers of the receiver named `fallback_name`.
+
+    While `permitted` says no, no try begins; `wake` once it may say yes again.
+    """
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class Lane:
         rng: Random,
         fallback_name: str = "",
         fallbacks: Sequence[Notifier] = (),
+        permitted: Callable[[], bool] = lambda: True,
     ) -> None:
         self.name = name
         self.notifier = notifier
@@ -83,6 +87,7 @@ class Lane:
         self._rng = rng
         self._fallback_name = fallback_name
         self._fallbacks = fallbacks
+        self._permitted = permitted
         self._queue = OrderedQueue()
         self._waiting: dict[str, Notification] = {}
         self._attempts: dict[str, int] = {}
@@ -115,6 +120,10 @@ class Lane:
         self._show_length()
         self._wake.set()
 
+    def wake(self) -> None:
+        """Look again at what may be tried now."""
+        self._wake.set()
+
     async def run(self) -> None:
         """Deliver until cancelled; what is on its way is then cancelled too, and stays queued."""
         try:
@@ -138,7 +147,7 @@ class Lane:
 
     def _start_ready(self) -> None:
         now = self._clock.monotonic()
-        while not self._full and now >= self._paused_until_s:
+        while not self._full and now >= self._paused_until_s and self._permitted():
             notification_id = self._queue.take(now)
             if notification_id is None:
                 return
@@ -159,7 +168,7 @@ class Lane:
 
     async def _wait(self) -> None:
         """Until something changes, or the next time at which a try may start."""
-        if self._full:
+        if self._full or not self._permitted():
             await self._wake.wait()
             return
         times = [time for time in (self._queue.next_time(),) if time is not None]
@@ -178,6 +187,11 @@ class Lane:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def _try(self, notification: Notification) -> None:
+        if not self._permitted():  # since it was taken, this process may have stood still for long
+            self._running.pop(notification.id, None)
+            self._queue.retry(notification.id, 0.0)
+            self._wake.set()
+            return
         attempts = self._attempts[notification.id] = self._attempts[notification.id] + 1
         started = self._clock.monotonic()
         error: DeliveryError | None = None

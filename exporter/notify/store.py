@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from exporter.errors import StorageError
@@ -25,7 +25,8 @@ _COMPACT_BYTES = 8 * 1024 * 1024
 class JournaledStore:
     """Implements `AlertStore` over another one; a commit that neither takes stays in memory.
 
-    `snapshot` gives the whole live state, with which a long journal is replaced.
+    `snapshot` gives the whole live state, with which a long journal is replaced. `fallback` is what is loaded
+    where the tables do not answer, in the place of what the journal has noted: a newer copy of the tables.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class JournaledStore:
         journal: Journal,
         *,
         snapshot: Callable[[], Changes] | None = None,
+        fallback: Changes | None = None,
         timeout_s: float = 5.0,
         compact_bytes: int = _COMPACT_BYTES,
     ) -> None:
         self._tables = tables
         self._journal = journal
         self.snapshot = snapshot
+        self._fallback = fallback
         self._timeout_s = timeout_s
         self._compact_bytes = compact_bytes
         self._pending = Changes()
@@ -66,10 +69,23 @@ class JournaledStore:
         except (StorageError, TimeoutError) as error:
             self._went_away(error)
             _log.warning("alert state is read from the journal, the database is away: %s", _text(error))
-            state = noted
+            state = noted if self._fallback is None else self._fallback
         state.merge(pending)
         self._pending = pending
         return state
+
+    async def hand_in(self, add: Callable[[Changes], Awaitable[None]]) -> int:
+        """Give what the journal kept for the tables to `add`: another has written them since, whose rows
+        stand. Returns: how many rows.
+
+        Raises: what `add` raises, and then they are kept.
+        """
+        async with self._lock:
+            _, pending = await self._read_journal()
+            if pending:
+                await add(pending)
+                await self._note(None, stored=True)
+            return len(pending)
 
     async def commit(self, changes: Changes) -> None:
         """Write the changes to the tables, else to the disk, else keep them in memory for the next commit."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from exporter.model.labels import LabelSet
 from exporter.model.samples import SampleBatch
 from exporter.model.staleness import STALE_NAN
 from exporter.rules.alert import resolved
@@ -19,6 +20,7 @@ from exporter.rules.instance import (
     ResolveReason,
     Transition,
     TransitionKind,
+    episode_id,
 )
 from exporter.rules.model import AlertingRule, Rule, RuleGroup
 
@@ -118,6 +120,57 @@ def restore(
                 state.rules[rule.key] = RuleState(instances)
     orphans = {key: _goodbyes(stored[key], now_ms) for key in stored if key not in known}
     return states, {key: transitions for key, transitions in orphans.items() if transitions}
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What a replica that takes over finds stored: instances by rule key, and the ids of ended episodes."""
+
+    stored: Mapping[str, Sequence[AlertInstance]]
+    ended: frozenset[str] = frozenset()
+
+
+def adopt(group: RuleGroup, state: GroupState, found: Adopted, now_ms: int) -> None:
+    """Let rules that have been evaluated all along go on from what another replica has stored.
+
+    An instance that both know keeps the episode, and the start of its waiting, that is stored: what was told
+    of it holds. One that only the store knows is judged by the next evaluation. One that fires here alone
+    goes on, as a new episode where its own has ended in the store. `state` is changed.
+    """
+    for rule in group.rules:
+        if isinstance(rule, AlertingRule):
+            before = state.of(rule)
+            after = _adopted(rule, before.instances, found, now_ms)
+            if after != before.instances:
+                state.rules[rule.key] = replace(before, instances=after)
+
+
+def _adopted(
+    rule: AlertingRule, own: Mapping[LabelSet, AlertInstance], found: Adopted, now_ms: int
+) -> Mapping[LabelSet, AlertInstance]:
+    after = dict(own)
+    stored = {
+        one.labels: one for one in found.stored.get(rule.key, ()) if one.state is not AlertState.INACTIVE
+    }
+    for labels, theirs in stored.items():
+        ours = own.get(labels)
+        if ours is None or ours.state is AlertState.INACTIVE:
+            after[labels] = replace(theirs, held=RESTORED)
+            continue
+        after[labels] = replace(ours, active_at_ms=min(ours.active_at_ms, theirs.active_at_ms))
+        if theirs.state is AlertState.FIRING:
+            after[labels] = replace(
+                ours,
+                state=AlertState.FIRING,
+                peak=theirs.peak,
+                active_at_ms=theirs.active_at_ms,
+                fired_at_ms=theirs.fired_at_ms,
+                episode_id=theirs.episode_id,
+            )
+    for labels, one in after.items():
+        if one.state is AlertState.FIRING and one.episode_id in found.ended:
+            after[labels] = replace(one, fired_at_ms=now_ms, episode_id=episode_id(rule.key, labels, now_ms))
+    return after
 
 
 def _farewell(group: RuleGroup, state: GroupState, gone: Sequence[Rule], now_ms: int) -> GroupEvaluation:

@@ -115,6 +115,16 @@ class WhyAnswers(Protocol):
         """One document. Raises: NotFoundError, QueryError."""
 
 
+class ReplicaService(Protocol):
+    """Which replica of this database notifies."""
+
+    def leader_url(self) -> str:
+        """Where the replica is that notifies in this one's place; '' where it is this one, or not known."""
+
+    def document(self) -> Mapping[str, Any]:
+        """What this replica tells the others of itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """Facts for /api/v1/status/* and the metadata endpoint."""
@@ -145,5 +155,6 @@ class Deps:
     run_checks: Callable[[], Awaitable[Mapping[str, Any]]]
     cron_secret: Callable[[], str]
     why: WhyAnswers | None = None
+    replicas: ReplicaService | None = None
     cache_stats: Callable[[], Mapping[str, Any]] = dict  # of the upstream client
     rate_limits: Callable[[], Mapping[str, Any]] = dict

@@ -18,6 +18,7 @@ from exporter.web.alerts import AlertRoutes
 from exporter.web.api_v1 import ApiV1, failure, response
 from exporter.web.auth import BasicAuth, WebConfig, changes_state, is_loopback
 from exporter.web.direct import DirectSite
+from exporter.web.forward import Forwarding
 from exporter.web.negotiate import Wanted
 from exporter.web.ports import Deps
 from exporter.web.queries import QueryEndpoints
@@ -30,14 +31,18 @@ Middleware = Callable[
     [web.Request, Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[web.StreamResponse]
 ]
 _QUERIES = web.AppKey("queries", QueryEndpoints)
-_OPEN_PATHS = ("/-/healthy", "/-/ready")
+_OPEN_PATHS = ("/-/healthy", "/-/ready", "/-/replica")
 
 
 def create_app(deps: Deps, web_config: WebConfig, *, loopback: bool) -> web.Application:
     """The application. `loopback` says that only this machine can reach the listener."""
-    app = web.Application(
-        middlewares=[_guard(web_config, loopback=loopback), _faults], client_max_size=16 * 1024**2
-    )
+    middlewares = [_guard(web_config, loopback=loopback), _faults]
+    forwarding = Forwarding(deps.replicas) if deps.replicas is not None else None
+    if forwarding is not None:
+        middlewares.insert(1, forwarding.middleware())
+    app = web.Application(middlewares=middlewares, client_max_size=16 * 1024**2)
+    if forwarding is not None:
+        app.on_cleanup.append(forwarding.close)
     queries = app[_QUERIES] = QueryEndpoints(deps.queries, deps.clock)
     ApiV1(deps, queries).add_routes(app.router)
     AlertRoutes(deps).add_routes(app.router)
@@ -63,6 +68,8 @@ class _Plain:
         router.add_get("/metrics", self.metrics)
         router.add_get("/-/healthy", self.healthy)
         router.add_get("/-/ready", self.ready)
+        if self._deps.replicas is not None:
+            router.add_get("/-/replica", self.replica)
         router.add_post("/-/reload", self.reload)
         router.add_put("/-/reload", self.reload)
         router.add_get("/api/quantum/monitoring-dashboard", self.dashboard)
@@ -110,6 +117,12 @@ class _Plain:
         if missing:
             return web.Response(text=f"Service Unavailable: {missing}\n", status=503)
         return web.Response(text="quantum-exporter is Ready.\n")
+
+    async def replica(self, request: web.Request) -> web.Response:
+        """What another replica asks that cannot reach the database."""
+        assert self._deps.replicas is not None
+        document = self._deps.replicas.document()
+        return web.Response(body=encode.dump(document), content_type="application/json")
 
     async def reload(self, request: web.Request) -> web.Response:
         try:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 
 from exporter.model.labels import LabelSet
 from exporter.model.staleness import is_stale
-from exporter.rules.carry_over import carry_over, restore
+from exporter.rules.carry_over import Adopted, adopt, carry_over, restore
 from exporter.rules.group import GroupState, RuleState
 from exporter.rules.instance import RESTORED, AlertInstance, AlertState, ResolveReason, TransitionKind
 from exporter.rules.model import RuleGroup
@@ -86,3 +88,55 @@ def test_restore_resumes_and_resolves_orphans() -> None:
     assert (instance.held, instance.episode_id, instance.active_at_ms) == (RESTORED, "e", 1)
     assert [one.reason for one in orphans["gone"]] == [ResolveReason.RULE_REMOVED, None]
     assert not math.isnan(instance.value)
+
+
+def adopted(
+    own: Iterable[AlertInstance], stored: Iterable[AlertInstance], *ended: str
+) -> list[AlertInstance]:
+    """The instances of rule A of a replica that has `own`, after it found `stored`."""
+    one = group("{alert: A, expr: x > 1}")
+    rule = one.rules[0]
+    state = GroupState({rule.key: RuleState({instance.labels: instance for instance in own})})
+    adopt(one, state, Adopted({rule.key: list(stored)}, frozenset(ended)), 100)
+    return list(state.of(rule).instances.values())
+
+
+def test_a_replica_that_takes_over_goes_on_with_the_stored_episode() -> None:
+    """Both saw it fire, a slot apart: the episode that was told stays; its own values stay its own."""
+    own = replace(FIRING, episode_id="mine", fired_at_ms=5, active_at_ms=4, value=7.0)
+    (found,) = adopted([own], [FIRING])
+    assert (found.episode_id, found.fired_at_ms, found.active_at_ms, found.value) == ("e", 2, 1, 7.0)
+
+
+def test_what_waits_here_and_fires_in_the_store_fires() -> None:
+    """The other has waited out its `for` and told it; one that waits in both has waited since the earlier."""
+    own = replace(FIRING, state=AlertState.PENDING, episode_id="", fired_at_ms=0, active_at_ms=9)
+    (found,) = adopted([own], [FIRING])
+    assert (found.state, found.episode_id) == (AlertState.FIRING, "e")
+    (found,) = adopted([replace(PENDING, active_at_ms=9)], [PENDING])
+    assert (found.state, found.active_at_ms) == (AlertState.PENDING, 1)
+
+
+def test_what_only_the_store_knows_is_judged_by_the_next_evaluation() -> None:
+    """It resolves there if the expression does not return it; so does one that has resolved here."""
+    (found,) = adopted([], [FIRING])
+    assert found == replace(FIRING, held=RESTORED)
+    gone = replace(FIRING, state=AlertState.INACTIVE, episode_id="mine", resolved_at_ms=7)
+    assert adopted([gone], [FIRING]) == [found]
+
+
+def test_what_fires_here_alone_is_a_new_episode_if_its_own_has_ended() -> None:
+    """An episode is told of once: one that the other has told as resolved does not come back."""
+    assert adopted([FIRING], []) == [FIRING]
+    (found,) = adopted([FIRING], [], "e")
+    assert (found.state, found.fired_at_ms, found.active_at_ms) == (AlertState.FIRING, 100, 1)
+    assert found.episode_id not in ("", "e")
+
+
+def test_a_replica_that_knows_all_adopts_nothing() -> None:
+    """The state is left as it is."""
+    one = group("{alert: A, expr: x > 1}")
+    state = state_of(one)
+    before = state.of(one.rules[0])
+    adopt(one, state, Adopted({one.rules[0].key: [FIRING, PENDING]}), 100)
+    assert state.of(one.rules[0]) is before

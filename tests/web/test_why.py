@@ -13,10 +13,10 @@ import pytest
 from aiohttp import web
 
 from exporter.clock import SystemClock
-from exporter.compose.notifying import Alerts
 from exporter.compose.why import WhyService
 from exporter.db.alerts import PostgresAlertStore
 from exporter.db.pool import Database
+from exporter.notify.service import AlertService
 from exporter.notify.silences import rfc3339
 from exporter.rules.evaluation import GroupEvaluation
 from exporter.rules.schedule import slot_at_or_before
@@ -101,7 +101,7 @@ async def world(tmp_path: Path, store: Any = None) -> AsyncIterator[World]:
 
         judge.rules._hand_on = hand_on
         queries = local_queries(judge.storage)
-        alerts = Alerts(notify.dispatcher, judge.clock)
+        alerts = AlertService(notify.dispatcher, judge.clock)
         why = WhyService(judge.rules, queries, lambda: alerts, judge.clock)
         app = web.Application()
         WhyRoute(cast(Deps, type("D", (), {"why": why}))).add_routes(app.router)
@@ -196,7 +196,7 @@ async def test_who_keeps_it_quiet(there: World) -> None:
     there.judge.hold(load=12, enabled=1)
     await there.judge.evaluate()
     await there.step(2)
-    alerts = Alerts(there.notify.dispatcher, there.judge.clock)
+    alerts = AlertService(there.notify.dispatcher, there.judge.clock)
     silence = {
         "matchers": [{"name": "alertname", "value": "High", "isRegex": False, "isEqual": True}],
         "startsAt": "2023-11-14T22:00:00Z", "endsAt": "2023-11-14T23:20:00Z",

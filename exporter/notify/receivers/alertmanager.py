@@ -120,6 +120,12 @@ class Alertmanagers:
         if self._running is not None:
             self._tasks = [self._running.create_task(target.run()) for target in self._targets]
 
+    def forget(self) -> None:
+        """Nothing more is said: another replica speaks from now on. What fires later is told anew."""
+        self._sent_ms = {}
+        for target in self._targets:
+            target.forget()
+
     async def close(self) -> None:
         """Close the connections."""
         for target in self._targets:
@@ -171,6 +177,10 @@ class _Target:
             self._metrics.alertmanager_dropped.labels(self.name).inc()
         self._waiting[labels] = document
         self._wake.set()
+
+    def forget(self) -> None:
+        """Drop what waits."""
+        self._waiting = {}
 
     async def run(self) -> None:
         """Send what waits, in batches, until cancelled."""
