@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from exporter.births import mass_birth
+from exporter.births import Births, mass_birth
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +50,17 @@ def test_whoever_turned_the_collector_off_keeps_it_off() -> None:
             pass
         assert not gc.isenabled()
     assert gc.isenabled()
+
+
+def test_births_little_by_little_are_set_apart_a_few_times_only() -> None:
+    """A fleet is set apart as it grows; ten million births later in a dozen steps."""
+    births, steps, last, kept = Births(), 0, gc.get_freeze_count(), []
+    for number in range(10_000):
+        kept.append([number])
+        births.add(1000)
+        frozen = gc.get_freeze_count()
+        steps += frozen > last
+        last = max(last, frozen)
+        if number == 18:
+            assert steps == 0
+    assert 10 < steps < 40

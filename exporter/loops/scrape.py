@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from exporter.births import Births
 from exporter.clock import Clock
 from exporter.config.targets import ScrapeJob, TargetGroup, read_target_file
 from exporter.errors import InputError
@@ -52,7 +53,7 @@ class ScrapeLoop:
             ThreadPoolExecutor(1, thread_name_prefix="scrape"),
             ThreadPoolExecutor(1, thread_name_prefix="scrape-large"),
         )
-        self._around = Surroundings(append, persist, clock, metrics, *self._pools, on_fault)
+        self._around = Surroundings(append, persist, clock, metrics, *self._pools, on_fault, Births())
         self._jobs: tuple[ScrapeJob, ...] = ()
         self._interval_ms = 0
         self._fetchers: dict[ScrapeJob, Fetcher] = {}

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
-from exporter.births import mass_birth
+from exporter.births import Births, mass_birth
 from exporter.clock import Clock
 from exporter.config.targets import ScrapeJob
 from exporter.errors import ExpositionError
@@ -39,6 +39,7 @@ class Surroundings:
     small: ThreadPoolExecutor
     large: ThreadPoolExecutor
     on_fault: Callable[[str, BaseException], None]
+    births: Births
 
 
 class TargetLoop:
@@ -143,6 +144,7 @@ class TargetLoop:
             scraped.times.clear()
         batches = self.series.accept(scraped, ts_ms, self._around.clock.monotonic() - started)
         self._append(batches)
+        self._around.births.add(scraped.born)
         return batches
 
     def _append(self, batches: list[SampleBatch]) -> None:
