@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from exporter.dashboards.common import quantile, snapshot_age
 from exporter.dashboards.model import GREEN, ORANGE, RED, Dashboard, Panel, Row
 from exporter.dashboards.panels import (
+    UP_DOWN,
     YES_NO,
     alert_links,
     coloured,
@@ -28,7 +29,7 @@ def itself() -> Dashboard:
     return Dashboard(
         "quantum-exporter",
         "Quantum / Exporter",
-        "The program itself: its process, snapshots, head, rules, collectors and queries.",
+        "The program itself: its process, snapshots, head, rules, collectors, queries and targets.",
         (
             Row("State", _state()),
             Row("Process", _process()),
@@ -36,6 +37,7 @@ def itself() -> Dashboard:
             Row("Rules", _rules()),
             Row("Collectors", _collectors()),
             Row("Queries", _queries()),
+            Row("Targets", _targets()),
         ),
     )
 
@@ -300,5 +302,83 @@ def _queries() -> Sequence[Panel]:
             prom("sum(increase(quantum_query_failures_total[1h]))", "failed"),
             "PromQL queries of the last hour that failed.",
             width=8,
+        ),
+    )
+
+
+def _targets() -> Sequence[Panel]:
+    return (
+        stat(
+            "Targets down",
+            prom("count(up == 0) or vector(0)", "down"),
+            "Targets whose last scrape failed.",
+            "short",
+            steps=good_below(1),
+            links=alert_links("TargetDown"),
+            decimals=0,
+        ),
+        stat(
+            "Missed scrapes in 1 h",
+            prom("sum(increase(quantum_scrapes_missed_total[1h])) or vector(0)", "missed"),
+            "Slots in which a target should have been scraped and was not.",
+            "short",
+            steps=good_below(1),
+            decimals=0,
+        ),
+        timeline(
+            "Targets",
+            prom("up", "{{job}} {{instance}}"),
+            "Whether each target answered; /api/v1/targets says why one did not.",
+            mappings=(UP_DOWN,),
+            width=16,
+            height=10,
+        ),
+        lines(
+            "Slowest scrapes",
+            prom("topk(10, scrape_duration_seconds)", "{{job}} {{instance}}"),
+            "Time of a scrape, the ten slowest targets.",
+            "s",
+            lowest=0,
+            width=8,
+            steps=good_below(5),
+            links=alert_links("ScrapeSlow"),
+        ),
+        lines(
+            "Series",
+            prom("topk(10, scrape_samples_post_metric_relabeling)", "{{job}} {{instance}}"),
+            "Series of a target, the ten largest.",
+            "short",
+            lowest=0,
+            width=8,
+            links=alert_links("CardinalityGrowing"),
+        ),
+        lines(
+            "New series",
+            prom("topk(10, sum_over_time(scrape_series_added[1h]))", "{{job}} {{instance}}"),
+            "Series of the last hour that were not there before, the ten targets with most.",
+            "short",
+            lowest=0,
+            width=8,
+            links=alert_links("CardinalityGrowing"),
+        ),
+        lines(
+            "Failed scrapes",
+            prom(
+                'sum by (job, outcome) (increase(quantum_scrapes_total{outcome!="success"}[1h]))',
+                "{{job}}: {{outcome}}",
+            ),
+            "Scrapes of the last hour that failed.",
+            "short",
+            lowest=0,
+            width=12,
+            no_value="none",
+        ),
+        lines(
+            "Samples",
+            prom("sum by (job) (rate(quantum_scraped_samples_total[$__rate_interval]))", "{{job}}"),
+            "Samples that targets sent, per second.",
+            "short",
+            lowest=0,
+            width=12,
         ),
     )
