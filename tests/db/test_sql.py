@@ -12,7 +12,8 @@ import pytest
 
 from tests.helpers.postgres import PostgresServer
 
-# 2,000 users with 10 trades each and two snapshots a trade; a few thousand events and alerts
+# 2,000 users with 10 trades each and two snapshots a trade; a few thousand events and alerts; a UTC day full
+# of events, so that the planner has as much to choose from just after midnight
 SEED = """
 insert into users (id) select gen_random_uuid() from generate_series(1, 2000);
 insert into btc_trades
@@ -48,6 +49,9 @@ select (array['api_response', 'db_query', 'system_health'])[1 + n % 3], '/endpoi
     jsonb_build_object('success', n % 25 <> 0, 'provider', 'provider' || n % 9),
     now() - make_interval(secs => n)
 from generate_series(1, 20000) n;
+insert into performance_metrics (metric_type, metric_name, value, timestamp)
+select 'cache', 'entries', n % 100, date_trunc('day', now()) + make_interval(secs => 4 * n)
+from generate_series(0, 21599) n;
 insert into system_alerts (severity, type, title, message, triggered_at, resolved_at)
 select (array['CRITICAL', 'WARNING', 'INFO'])[1 + n % 3], 'Alert' || n % 12, 't', 'm',
     now() - make_interval(mins => n), case when n % 100 <> 0 then now() - make_interval(mins => n - 1) end
@@ -103,7 +107,7 @@ QUERIES = {
         select avg(value) from performance_metrics where metric_type = 'api_response'
         and metric_name = '/endpoint/3' and timestamp > now() - interval '1 hour'""",
     "idx_performance_metrics_recent": """
-        select * from performance_metrics where timestamp > now() - interval '2 minutes'""",
+        select * from performance_metrics where timestamp between now() - interval '2 minutes' and now()""",
     "idx_performance_metrics_old": """
         select min(timestamp) from performance_metrics where metric_type = 'db_query'""",
     "idx_performance_metrics_name": """
@@ -278,8 +282,40 @@ async def test_advice_names_the_column_that_statements_filter_by(empty: Any) -> 
     await empty.execute("select pg_stat_force_next_flush()")
     rows = await empty.fetch("select * from analyze_query_performance()")
     (found,) = [row for row in rows if row["object"] == "visits" and row["statement"]]
-    assert found["kind"] == "sequential scans"
+    assert [row["kind"] for row in rows if row["object"] == "visits"] == ["sequential scans"]  # told once
     assert found["statement"] == "create index concurrently if not exists idx_visits_place on visits (place)"
+
+
+async def test_advice_calls_an_index_unused_after_a_week_and_none_of_ours(empty: Any) -> None:
+    """The user's own index that nobody scans is found; one that a migration made serves something."""
+    await empty.execute(
+        "create table notes as select n, md5(n::text) as text from generate_series(1, 30000) n;"
+        "create index notes_text on notes (text); analyze notes;"
+        "insert into btc_trades (timeframe, status) select md5((n % 900)::text)::varchar(10), 'HIT' "
+        "from generate_series(1, 30000) n; analyze btc_trades"
+    )
+    await empty.execute("select pg_stat_force_next_flush()")
+
+    async def unused() -> dict[str, str]:
+        rows = await empty.fetch("select * from analyze_query_performance() where kind = 'unused index'")
+        return {row["object"]: row["statement"] for row in rows}
+
+    assert await unused() == {"notes_text": "drop index concurrently if exists notes_text"}
+    await empty.execute("select pg_stat_reset()")
+    await empty.fetchval("select count(*) from notes")
+    assert await unused() == {}  # statistics of a moment say nothing
+
+
+async def test_advice_knows_every_index_that_the_migrations_make(empty: Any) -> None:
+    """The list in the function is all of them: a new one must be added to it by a migration."""
+    rows = await empty.fetch(
+        "select c.relname from pg_index i join pg_class c on c.oid = i.indexrelid "
+        "join pg_class t on t.oid = i.indrelid join pg_namespace n on n.oid = c.relnamespace "
+        "where n.nspname = 'public' and not t.relispartition and not i.indisunique"
+    )
+    body = await empty.fetchval("select prosrc from pg_proc where proname = 'analyze_query_performance'")
+    assert len(rows) > 45
+    assert [row["relname"] for row in rows if f"'{row['relname']}'" not in body] == []
 
 
 async def test_cleanup_reports_each_table_and_keeps_business_data(empty: Any) -> None:
@@ -325,7 +361,7 @@ async def test_optimize_analyzes_and_says_what_it_cannot_do(empty: Any) -> None:
     assert {row["action"] for row in rows.values()} == {"analyzed"}
     assert "maintain optimize" in rows["users"]["remark"]
     assert rows["btc_trades"]["remark"] == "no vacuum needed"
-    assert len(rows) == 11
+    assert len(rows) == 12
 
 
 async def test_partitions_are_made_once_and_by_the_utc_day(empty: Any) -> None:
