@@ -30,6 +30,11 @@ _RETRY_MAX_S = 1.0
 _CONNECT_TIMEOUT_S = 10.0
 _RETRYABLE = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _T = TypeVar("_T")
+_READ_ONLY = "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean"
+_NO_WRITES = (
+    "the database takes no writes (a standby in recovery, or set read-only) and lacks {} migrations from {} "
+    "on: database.url must name the primary; among several hosts target_session_attrs=read-write finds it"
+)
 
 _JOURNAL = """
 create table if not exists quantum_schema_migrations (
@@ -117,14 +122,19 @@ async def migrate_up(
 
     Two starters at once: the second waits up to `wait_s` for the first. Stopped midway, the next call goes on
     where this one ended. No statement waits longer than 80 ms for a lock that would make writers queue behind
-    it: it gives up and tries again.
+    it: it gives up and tries again. A standby that has everything from its primary is up to date.
 
-    Raises: MigrationError (a file fails, was edited after it was applied, or the wait is over);
-        StorageError where the database cannot be reached.
+    Raises: MigrationError (a file fails, was edited after it was applied, the wait is over, or something is
+        missing on a server that takes no writes); StorageError where the database cannot be reached.
     """
     clock = clock or SystemClock()
     migrations = read_migrations(sql_dir)
     async with _connection(url) as connection:
+        with translated(MigrationError, "cannot read the journal of migrations"):
+            if await connection.fetchval(_READ_ONLY):
+                if missing := _pending(migrations, await _journal_if_any(connection)):
+                    raise MigrationError(_NO_WRITES.format(len(missing), missing[0].label))
+                return ()
         with translated(MigrationError, "cannot prepare the journal of migrations"):
             await _lock(connection, clock, wait_s)
             await _run(connection.execute, _JOURNAL, clock)
@@ -145,8 +155,7 @@ async def migration_status(url: str, sql_dir: Path) -> tuple[MigrationStatus, ..
     migrations = {migration.number: migration for migration in read_migrations(sql_dir)}
     async with _connection(url) as connection:
         with translated(StorageError, "cannot read the journal of migrations"):
-            exists = await connection.fetchval("select to_regclass('quantum_schema_migrations') is not null")
-            rows = {row["number"]: row for row in (await _journal(connection) if exists else ())}
+            rows = {row["number"]: row for row in await _journal_if_any(connection)}
     states = []
     for number in sorted(migrations.keys() | rows.keys()):
         migration, row = migrations.get(number), rows.get(number)
@@ -212,6 +221,11 @@ async def _lock(connection: Any, clock: Clock, wait_s: float) -> None:
 async def _journal(connection: Any) -> list[Any]:
     rows: list[Any] = await connection.fetch("select * from quantum_schema_migrations order by number")
     return rows
+
+
+async def _journal_if_any(connection: Any) -> list[Any]:
+    exists = await connection.fetchval("select to_regclass('quantum_schema_migrations') is not null")
+    return await _journal(connection) if exists else []
 
 
 async def _apply(connection: Any, migration: Migration, clock: Clock) -> None:
