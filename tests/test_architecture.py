@@ -20,6 +20,7 @@ PURE_PACKAGES = (
     "drawing",
     "dashboards",
     "pictures",
+    "report",
 )
 PURE_FILES = (
     "errors.py",
@@ -182,6 +183,7 @@ def test_layers_inside_the_core_point_inwards() -> None:
         "rules": {"model", "errors", "promql", "template", "storage", "rules", "config", "drawing"},
         "drawing": {"model", "drawing"},
         "pictures": {"drawing", "dashboards", "pictures"},
+        "report": {"drawing", "report"},
         "ingest": {"model", "errors", "ingest"},
         "providers": {"model", "errors", "providers", "config"},
     }

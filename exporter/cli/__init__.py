@@ -32,6 +32,7 @@ COMMANDS = {
     "export": "export",
     "import": "import_openmetrics",
     "draw": "draw",
+    "report": "report",
     "completion": "completion",
 }
 

@@ -101,7 +101,7 @@ def read_rules(patterns: Sequence[str]) -> RuleFiles:
 
 def read_range(args: argparse.Namespace, now_ms: int) -> Range:
     """The time range of the arguments. Raises: ConfigError."""
-    start_ms, end_ms = _moment(args.start, now_ms, "--from"), _moment(args.end, now_ms, "--to")
+    start_ms, end_ms = moment_ms(args.start, now_ms, "--from"), moment_ms(args.end, now_ms, "--to")
     if start_ms >= end_ms:
         raise ConfigError(f"--from {args.start} is not before --to {args.end}")
     try:
@@ -113,7 +113,8 @@ def read_range(args: argparse.Namespace, now_ms: int) -> Range:
     return Range(start_ms, end_ms, ReplayOptions(interval_ms=interval_ms))
 
 
-def _moment(text: str, now_ms: int, name: str) -> int:
+def moment_ms(text: str, now_ms: int, name: str) -> int:
+    """A time as people write it: RFC 3339, a date, Unix seconds, a duration ago, now. Raises: ConfigError."""
     if text == "now":
         return now_ms
     with contextlib.suppress(ValueError):
