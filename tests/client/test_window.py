@@ -72,7 +72,7 @@ def test_a_lowered_limit_holds_for_what_was_sent_before() -> None:
     assert window.free_at(5.0) == 13.0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     limit=st.integers(1, 6),
     steps=st.lists(st.tuples(st.floats(0.0, 0.8), st.floats(0.0, 0.05)), min_size=1, max_size=60),
@@ -135,7 +135,7 @@ class WindowMachine(RuleBasedStateMachine):
 
 
 TestWindowMachine = WindowMachine.TestCase
-TestWindowMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestWindowMachine.settings = settings(max_examples=40, stateful_step_count=40)
 
 
 def test_a_pace_spreads_calls_and_allows_a_short_burst() -> None:

@@ -16,7 +16,7 @@ def regular(count: int) -> np.ndarray:
     return START + STEP * np.arange(count, dtype=np.int64)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.integers(1, 2**40), min_size=1, max_size=40),
     st.lists(

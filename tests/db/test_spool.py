@@ -186,7 +186,7 @@ _BATCHES = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches=_BATCHES, group=st.integers(1, 4), portion_rows=st.integers(1, 20), reopen=st.booleans())
 def test_any_sequence_comes_back_whole_and_in_order(
     tmp_path_factory: pytest.TempPathFactory,

@@ -99,7 +99,7 @@ def test_single_lines(line: str) -> None:
                 assert same(flat(reader.parse(line.encode())), wanted), line
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.lists(st.sampled_from(LINES), max_size=8), max_size=4))
 def test_scrapes_of_the_text_format(bodies: list[list[str]]) -> None:
     """Whatever came before, a scrape gives what the plain parser gives, or both refuse it."""
@@ -115,7 +115,7 @@ def test_scrapes_of_the_text_format(bodies: list[list[str]]) -> None:
             assert same(flat(reader.parse(text.encode())), wanted)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.text(alphabet='ab{}="\\, #_1.+-eEnN\t\r', max_size=14), max_size=4))
 def test_any_text(lines: list[str]) -> None:
     """Text made of the characters of the format: the same verdict as the plain parser, twice."""
@@ -145,7 +145,7 @@ OPENMETRICS = [
 ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.lists(st.sampled_from(OPENMETRICS), max_size=6), max_size=3))
 def test_scrapes_of_openmetrics(bodies: list[list[str]]) -> None:
     """Sample lines give what the plain reader of lines gives, exemplars aside, timestamps in seconds."""

@@ -28,7 +28,7 @@ def bits(value: float) -> bytes:
 
 
 @given(st.lists(NUMBERS.filter(lambda text: len(text) <= 26), min_size=1, max_size=30))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_columns_read_as_float_does(texts: list[str]) -> None:
     """Numbers read by columns have the bits that `float` gives."""
     data = np.frombuffer("".join(f"x{text}" for text in texts).encode(), np.uint8)
@@ -39,7 +39,7 @@ def test_columns_read_as_float_does(texts: list[str]) -> None:
 
 
 @given(st.integers(1, 20), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_blocks_read_as_float_does(width: int, data: st.DataObject) -> None:
     """Numbers of one width, read together, have the bits that `float` gives."""
     texts = data.draw(st.lists(NUMBERS.map(lambda text: text[:width].ljust(width, "0")), min_size=1))
@@ -83,7 +83,7 @@ def files(draw: st.DrawFn) -> str:
 
 
 @given(files())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_stream_gives_what_the_parser_gives(text: str) -> None:
     """Runs hold the samples of the parser, series by series, in order."""
     want: dict[str, list[tuple[int, float]]] = defaultdict(list)

@@ -176,7 +176,7 @@ def test_exemplars_are_read_where_asked_for() -> None:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(

@@ -197,7 +197,7 @@ def test_metadata_uses_the_names_of_the_text_format() -> None:
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.sampled_from("abcde"), unique=True, max_size=5), min_size=1, max_size=8))
 def test_markers_and_values_follow_the_set_of_series(steps: list[list[str]]) -> None:
     """At every snapshot each series has one sample: its value, or a marker if it just left."""

@@ -329,7 +329,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(STEPS)
 def test_any_order_of_counting_removing_and_ending(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, str]]

@@ -31,7 +31,7 @@ def engine() -> Engine:
     return Engine(storage)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(text=query)
 def test_random_queries_end(engine: Engine, text: str) -> None:
     """Random well-typed queries of every function and operator are answered or refused."""

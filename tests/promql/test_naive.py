@@ -101,7 +101,7 @@ def naive_steps(data: Data, text: str, times: range) -> Steps | None:
     return steps
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(seeds)
 def test_instant_queries(seed: int) -> None:
     """Both evaluators give the same vector, or both refuse."""
@@ -119,7 +119,7 @@ def test_instant_queries(seed: int) -> None:
         assert same(found, expected), (text, at, data, found, expected)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(seeds)
 def test_range_queries(seed: int) -> None:
     """A range query is the instant query at each step.
@@ -146,7 +146,7 @@ def test_range_queries(seed: int) -> None:
     assert same(found, expected), (text, times, data, found, expected)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(seeds)
 def test_the_order_of_series_does_not_matter(seed: int) -> None:
     """The same data stored in another order gives the same answer."""

@@ -29,7 +29,7 @@ def bare(node: object) -> object:
     return repr(node)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(query)
 def test_text_reads_back(text: str) -> None:
     """Printing and parsing again gives the same tree; printing is then a fixed point."""
@@ -39,7 +39,7 @@ def test_text_reads_back(text: str) -> None:
     assert to_text(parse_expr(printed)) == printed
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(query)
 def test_pretty_text_reads_back(text: str) -> None:
     """The pretty form is the same query."""
@@ -202,7 +202,7 @@ def test_json_of_the_tree() -> None:
     assert (subquery["type"], subquery["step"], subquery["startOrEnd"]) == ("subquery", 60_000, "end")
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(query)
 def test_every_tree_has_json(text: str) -> None:
     """No node is left out of the JSON form."""

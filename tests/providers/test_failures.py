@@ -216,7 +216,7 @@ _json = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(status=st.sampled_from([200, 302, 400, 401, 403, 429, 500]), data=_json, text=st.text(max_size=30))
 def test_no_body_breaks_a_classifier(status: int, data: object, text: str) -> None:
     """Whatever the body holds, the answer is a failure or none, never an exception."""

@@ -52,7 +52,7 @@ def test_what_can_be_answered_ahead(expr: str, expected: bool) -> None:
     assert can_run_ahead(parse_expr(expr), {"total", "ALERTS"}) is expected
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     columns=st.lists(
         st.lists(values, min_size=STEPS, max_size=STEPS), min_size=1, max_size=2

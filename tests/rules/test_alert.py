@@ -325,7 +325,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     script=steps,
     restart_at=st.integers(0, 25),
@@ -351,7 +351,7 @@ def test_a_restart_at_any_step_changes_nothing(
     assert states(restarted.instances) == states(undisturbed.instances)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(script=steps, hold=st.sampled_from(["0s", "2m"]), keep=st.sampled_from(["0s", "3m"]))
 def test_every_episode_has_one_start_and_one_end(
     script: list[tuple[str, bool, bool]], hold: str, keep: str

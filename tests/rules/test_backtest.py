@@ -184,7 +184,7 @@ def test_same_as_step_by_step(seed: int) -> None:
     st.lists(st.sampled_from([0.0, 0.4, 1.1, 1.4, 1.8, math.nan, STALE_NAN, None]), min_size=5, max_size=60),
     st.integers(3, 20),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_same_for_any_series(values: list[float | None], stretch_steps: int) -> None:
     """The steps that are left out change nothing, for any sequence of values."""
     points = [(START_MS + at * STEP_MS, value) for at, value in enumerate(values) if value is not None]

@@ -323,7 +323,7 @@ OPS = st.lists(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(OPS, st.sampled_from([0, 5 * MINUTE, 30 * MINUTE]))
 def test_the_five_sentences_hold_over_random_histories(ops: list[tuple[str, int]], cooldown_ms: int) -> None:
     """Firing, resolving, deliveries, failures, restarts and lost decisions in any order."""

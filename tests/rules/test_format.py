@@ -213,7 +213,7 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(tree=st.dictionaries(keys, trees, max_size=3) | trees)
 def test_any_tree_loads_or_is_refused_with_a_place(tree: object) -> None:
     """No YAML tree makes the reader fail in another way than with placed problems."""

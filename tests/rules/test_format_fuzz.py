@@ -109,7 +109,7 @@ def test_an_alias_bomb_of_merge_keys_is_refused() -> None:
     assert isinstance(outcome("\n".join(lines)), str)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     position=st.integers(0, len(WHOLE) - 1),
     length=st.integers(0, 8),
@@ -123,7 +123,7 @@ def test_a_damaged_file_loads_or_is_refused_with_a_place(position: int, length: 
     outcome(WHOLE[:position] + text + WHOLE[position + length :])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.text(max_size=60))
 def test_any_text_loads_or_is_refused_with_a_place(text: str) -> None:
     """Whatever it is."""

@@ -163,7 +163,7 @@ def test_many_label_sets_are_cut_at_the_far_end() -> None:
     assert found.left_out == 44
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.dictionaries(st.sampled_from("abcdef"), st.floats(-10, 10), min_size=1),
     st.sampled_from(["==", "!=", ">", "<", ">=", "<="]),

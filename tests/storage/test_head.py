@@ -327,7 +327,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(steps)
 def test_any_history_reads_as_a_plain_list_would(history: list[tuple[str, int, int, int]]) -> None:
     """Whatever comes in whatever order, both reads equal a dict of lists with the same rules."""

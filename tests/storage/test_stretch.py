@@ -41,7 +41,7 @@ def stretches(draw: st.DrawFn) -> list[tuple[LabelSet, Points]]:
 
 
 @given(stretches(), st.integers(0, 30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_queries_over_two_stretches_answer_as_over_the_head(
     series: list[tuple[LabelSet, Points]], border: int
 ) -> None:

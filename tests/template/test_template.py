@@ -161,7 +161,7 @@ _WORDS = (
 PIECES = st.sampled_from(_WORDS.split(" "))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(PIECES, max_size=25), st.booleans())
 def test_nothing_but_template_errors(pieces: list[str], wrap: bool) -> None:
     """Whatever the text, the outcome is a text or a TemplateError."""
@@ -170,7 +170,7 @@ def test_nothing_but_template_errors(pieces: list[str], wrap: bool) -> None:
     expand_annotation("{{ " + text + " }}" if wrap else text, context, "t")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.text("%+-# 0123456789.*[]vTtbcdoOqxXUeEfFgGspw!", max_size=12), st.floats() | st.integers() | st.text()
 )

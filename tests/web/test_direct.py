@@ -202,7 +202,7 @@ async def test_what_is_not_plain_is_left_to_aiohttp(request_bytes: bytes) -> Non
 names = st.lists(st.sampled_from([name for name in REQUESTS if name != "expect"]), min_size=1, max_size=5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(names, st.lists(st.integers(0, 1500), max_size=6))
 async def test_requests_may_come_in_any_pieces(chosen: list[str], cuts: list[int]) -> None:
     """Together, torn apart, one before the other is answered: the same answers in the same order."""

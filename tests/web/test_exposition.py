@@ -167,7 +167,7 @@ async def test_a_second_rendering_shows_what_changed() -> None:
     assert await lines() == []
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.lists(st.dictionaries(st.integers(0, 4200), st.floats(), max_size=30), min_size=1, max_size=3))
 def test_blocks_follow_any_updates(updates: list[dict[int, float]]) -> None:
     """Over several blocks of lines, any set of changed rows renders as a rendering from scratch."""
@@ -427,7 +427,7 @@ async def test_large_renderings_leave_the_loop_free() -> None:
     assert turns > 5
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(), min_size=1, max_size=20))
 def test_value_texts_read_back(values: list[float]) -> None:
     """Any float's text reads back to the same float."""
