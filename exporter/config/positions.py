@@ -18,13 +18,16 @@ from exporter.model.durations import ALLOWED as DURATION_ALLOWED
 from exporter.model.durations import parse_duration
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_MAX_NODES = 2_000_000  # expanded through aliases: an alias bomb ends here
-_MAX_DEPTH = 500
-_MANY_OPENINGS = 5000  # fewer cannot nest deeply enough to do harm
-_MAX_CHARACTERS = 4 << 20  # seconds of reading; a file of rules has some ten thousands
-_NULL, _BOOL, _INT, _FLOAT, _STR, _MERGE = (
-    f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "merge")
+# What is larger takes seconds to read. A file of a thousand rules has ten thousand values in 300 kB.
+_MAX_CHARACTERS = 4 << 20
+_MAX_NODES = 150_000  # expanded through aliases: an alias bomb ends here
+_MAX_DEPTH = 200
+_MAX_PROBLEMS = 100
+_SHORT = 40  # texts that come again and again
+_NULL, _BOOL, _INT, _FLOAT, _STR, _MERGE, _MAP, _SEQ = (
+    f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "merge", "map", "seq")
 )
+_RESOLVER: Any = yaml.resolver.Resolver()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +65,14 @@ def parse_yaml(text: str, file: str = "") -> YamlNode:
     """The tree of one YAML document; an empty document is an empty mapping.
 
     Raises: InputError with file, line and column for what is not YAML, a repeated key, a key that is not
-    a scalar, a text of over 4 MiB, or aliases that expand to over two million nodes.
+    a scalar, a text of over 4 MiB or over 150,000 nodes, those counted that aliases stand for.
     """
     if len(text) > _MAX_CHARACTERS:
         line = text.count("\n", 0, _MAX_CHARACTERS) + 1
         column = _MAX_CHARACTERS - text.rfind("\n", 0, _MAX_CHARACTERS)
         raise InputError(Problem("too large: over 4 MiB, split it", file, line, column))
     try:
-        _bound_depth(text, file)
-        root = yaml.compose(text, Loader=_LOADER)
+        return _Builder(file).document(yaml.parse(text, Loader=_LOADER))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = error.problem or error.context or "not valid YAML"
@@ -84,103 +86,131 @@ def parse_yaml(text: str, file: str = "") -> YamlNode:
         raise InputError(
             Problem(f"not valid YAML: {str(error).splitlines()[0]}", file, line, column)
         ) from error
-    except RecursionError as error:
-        raise InputError(Problem("not valid YAML: nested too deeply", file, 1, 1)) from error
-    if root is None:
-        return YamlNode(1, 1, "tag:yaml.org,2002:map", entries={}, keys={})
-    try:
-        return _Converter(file).convert(root)
-    except RecursionError as error:
-        raise InputError(
-            Problem("nested too deeply, or an alias that contains itself", file, 1, 1)
-        ) from error
 
 
-def _bound_depth(text: str, file: str) -> None:
-    """Refuse what is nested so deeply that composing it would overflow the stack, before that happens."""
-    if sum(text.count(opening) for opening in ("[", "{", "- ", "? ")) < _MANY_OPENINGS:
-        return
-    depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > _MAX_DEPTH:
-                mark = event.start_mark
-                line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-                raise InputError(Problem("not valid YAML: nested too deeply", file, line, column))
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+class _Builder:
+    """Nodes out of the parser's events, as they come: what is too large or too deep ends there."""
 
-
-class _Converter:
     def __init__(self, file: str) -> None:
         self._file = file
         self._count = 0
-        self._done: dict[int, tuple[YamlNode, int]] = {}  # an alias is the very node of its anchor
+        self._depth = 0
+        self._anchors: dict[str, tuple[YamlNode, int] | None] = {}  # with its size; None while it is open
+        self._tags: dict[str, str] = {}
+        self._events: Iterator[yaml.Event] = iter(())
 
-    def convert(self, node: yaml.Node) -> YamlNode:
-        before = self._count
-        found, size = self._done.get(id(node), (None, 1))
-        self._count += size
-        if found is not None:
-            self._bound(node)
-            return found
-        found = self._convert(node)
-        self._done[id(node)] = found, self._count - before
-        return found
+    def document(self, events: Iterator[yaml.Event]) -> YamlNode:
+        """The one document of a stream."""
+        self._events = events
+        root = YamlNode(1, 1, _MAP, entries={}, keys={})
+        documents = 0
+        for event in events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise self._refused(event, "not valid YAML: expected a single document in the stream")
+                root = self._node(next(events))
+        return root
 
-    def _bound(self, node: yaml.Node) -> None:
+    def _refused(self, event: yaml.Event, message: str) -> InputError:
+        return InputError(Problem(message, self._file, *_place(event)))
+
+    def _node(self, event: Any) -> YamlNode:
+        self._count += 1
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event)
         if self._count > _MAX_NODES:
-            line, column = node.start_mark.line + 1, node.start_mark.column + 1
-            raise InputError(Problem("too large: aliases expand without end", self._file, line, column))
+            raise self._refused(event, f"too large: over {_MAX_NODES:,} values, split it")
+        anchor, before = event.anchor, self._count
+        if anchor is not None:
+            if anchor in self._anchors:
+                raise self._refused(event, f'not valid YAML: the anchor "{anchor}" is given twice')
+            self._anchors[anchor] = None
+        if isinstance(event, yaml.ScalarEvent):
+            node = YamlNode(*_place(event), self._tag(event), text=event.value)
+        else:
+            node = self._collection(event)
+        if anchor is not None:
+            self._anchors[anchor] = node, self._count - before + 1
+        return node
 
-    def _convert(self, node: yaml.Node) -> YamlNode:
-        self._bound(node)
-        line, column = node.start_mark.line + 1, node.start_mark.column + 1
-        if isinstance(node, yaml.ScalarNode):
-            return YamlNode(line, column, node.tag, text=node.value)
-        if isinstance(node, yaml.SequenceNode):
-            return YamlNode(line, column, node.tag, items=tuple(self.convert(item) for item in node.value))
+    def _alias(self, event: yaml.AliasEvent) -> YamlNode:
+        if event.anchor not in self._anchors:
+            raise self._refused(event, f'not valid YAML: no anchor "{event.anchor}" stands before its alias')
+        known = self._anchors[event.anchor]
+        if known is None:
+            raise self._refused(event, "nested too deeply, or an alias that contains itself")
+        self._count += known[1] - 1
+        if self._count > _MAX_NODES:
+            raise self._refused(event, "too large: aliases expand without end")
+        return known[0]
+
+    def _tag(self, event: yaml.ScalarEvent) -> str:
+        if event.tag is not None and event.tag != "!":
+            return str(event.tag)
+        if not event.implicit[0]:
+            return _STR
+        tag = self._tags.get(event.value)
+        if tag is None:
+            tag = str(_RESOLVER.resolve(yaml.ScalarNode, event.value, (True, False)))
+            if len(event.value) < _SHORT:
+                self._tags[event.value] = tag
+        return tag
+
+    def _collection(self, event: yaml.CollectionStartEvent) -> YamlNode:
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise self._refused(event, "not valid YAML: nested too deeply")
+        try:
+            if isinstance(event, yaml.SequenceStartEvent):
+                items = []
+                while not isinstance(item := next(self._events), yaml.SequenceEndEvent):
+                    items.append(self._node(item))
+                return YamlNode(*_place(event), _own_tag(event, _SEQ), items=tuple(items))
+            return self._mapping(event)
+        finally:
+            self._depth -= 1
+
+    def _mapping(self, event: yaml.CollectionStartEvent) -> YamlNode:
         entries: dict[str, YamlNode] = {}
         keys: dict[str, YamlNode] = {}
         merged: list[YamlNode] = []
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise InputError(Problem("a key must be a plain string", self._file, line, column))
-            key = self.convert(key_node)
+        while not isinstance(found := next(self._events), yaml.MappingEndEvent):
+            key = self._node(found)
+            if key.text is None:
+                raise self._refused(event, "a key must be a plain string")
+            value = self._node(next(self._events))
             if key.tag == _MERGE:
-                source = self.convert(value_node)
-                merged.extend(source.items if source.items is not None else (source,))
+                merged.extend(value.items if value.items is not None else (value,))
                 continue
-            name = key.text or ""
+            name = key.text
             if name in entries:
-                raise InputError(
-                    Problem(
-                        f'key "{name}" is given twice, first in line {keys[name].line}',
-                        self._file,
-                        key.line,
-                        key.column,
-                    )
-                )
-            entries[name] = self.convert(value_node)
+                message = f'key "{name}" is given twice, first in line {keys[name].line}'
+                raise InputError(Problem(message, self._file, key.line, key.column))
+            entries[name] = value
             keys[name] = key
         for source in merged:  # `<<: *anchor`: what the mapping says itself wins, then the first source
             if source.entries is None or source.keys is None:
-                raise InputError(
-                    Problem(
-                        f"<< must name a mapping, not {source.kind}", self._file, source.line, source.column
-                    )
-                )
+                message = f"<< must name a mapping, not {source.kind}"
+                raise InputError(Problem(message, self._file, source.line, source.column))
             for name, value in source.entries.items():
                 if name not in entries:
                     entries[name], keys[name] = value, source.keys[name]
-        return YamlNode(line, column, node.tag, entries=entries, keys=keys)
+        return YamlNode(*_place(event), _own_tag(event, _MAP), entries=entries, keys=keys)
+
+
+def _place(event: Any) -> tuple[int, int]:
+    mark = event.start_mark
+    return mark.line + 1, mark.column + 1
+
+
+def _own_tag(event: Any, usual: str) -> str:
+    return usual if event.tag is None or event.tag == "!" else str(event.tag)
 
 
 def resolve_scalar(node: YamlNode, text: str) -> YamlNode:
     """A scalar with another text, its type read anew as YAML reads a plain scalar."""
-    loader: Any = yaml.SafeLoader("")
-    return replace(node, text=text, tag=str(loader.resolve(yaml.ScalarNode, text, (True, False))))
+    return replace(node, text=text, tag=str(_RESOLVER.resolve(yaml.ScalarNode, text, (True, False))))
 
 
 def nearest(name: str, known: Collection[str]) -> str:
@@ -192,7 +222,8 @@ def nearest(name: str, known: Collection[str]) -> str:
 class Reader:
     """Takes typed values out of a YAML tree; every fault becomes a Problem and reading goes on.
 
-    Each method returns None (or an empty collection) where it recorded a problem; null counts as absent.
+    After a hundred of them one more says so, and no more are noted. Each method returns None (or an empty
+    collection) where it recorded a problem; null counts as absent.
     """
 
     def __init__(self, file: str) -> None:
@@ -201,7 +232,20 @@ class Reader:
 
     def problem(self, node: YamlNode, message: str, allowed: str = "") -> None:
         """Record a fault at a node."""
-        self.problems.append(Problem(message, self.file, node.line, node.column, allowed))
+        self.add(Problem(message, self.file, node.line, node.column, allowed))
+
+    def add(self, problem: Problem) -> None:
+        """Record a fault."""
+        if len(self.problems) == _MAX_PROBLEMS:
+            message = f"over {_MAX_PROBLEMS} problems: what stands from here on was not looked at"
+            problem = replace(problem, message=message, allowed="")
+        if not self.is_full:
+            self.problems.append(problem)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many problems were found that it is of no use to go on."""
+        return len(self.problems) > _MAX_PROBLEMS
 
     def mapping(self, node: YamlNode, what: str, known: Collection[str] | None = None) -> dict[str, YamlNode]:
         """The entries of a mapping; keys outside `known` (where given) are problems with the nearest name."""
@@ -212,7 +256,7 @@ class Reader:
             return {}
         if known is not None:
             for name, key in node.keys.items():
-                if name not in known:
+                if name not in known and not self.is_full:
                     close = nearest(name, known)
                     hint = f', did you mean "{close}"?' if close else ""
                     self.problem(key, f'unknown key "{name}" in {what}{hint}', ", ".join(sorted(known)))

@@ -47,7 +47,7 @@ _NOTHING = YamlNode(0, 0, "tag:yaml.org,2002:null", text="")
 def read_rule_file(text: str, file: str) -> tuple[RuleGroup, ...]:
     """The groups of one rule file.
 
-    Raises: RuleFormatError with every problem of the file, in file order.
+    Raises: RuleFormatError with the problems of the file, in file order; at most a hundred.
     """
     return read_rule_files([(file, text)])
 
@@ -58,7 +58,7 @@ def read_rule_files(files: Iterable[tuple[str, str]]) -> tuple[RuleGroup, ...]:
     Groups of the same name in files of the same base name get keys with the folder before them, so that
     each key is unique.
 
-    Raises: RuleFormatError with every problem of every file.
+    Raises: RuleFormatError with the problems of every file; at most a hundred of each.
     """
     groups: list[RuleGroup] = []
     problems: list[Problem] = []
@@ -112,6 +112,8 @@ class _FileReader(Reader):
         found: list[RuleGroup] = []
         first: dict[str, YamlNode] = {}
         for node in self.sequence(entries.get("groups", _NOTHING), "groups"):
+            if self.is_full:
+                break
             group = self._group(node)
             if group is None:
                 continue
@@ -140,6 +142,8 @@ class _FileReader(Reader):
         rules: list[Rule] = []
         seen: dict[str, int] = {}
         for item in self.sequence(entries.get("rules", _NOTHING), "rules"):
+            if self.is_full:
+                break
             rule = self._rule(item, name or "", labels, defaults)
             if rule is not None:
                 seen[rule.key] = seen.get(rule.key, 0) + 1
@@ -239,9 +243,7 @@ class _FileReader(Reader):
             found = _QUERY_PLACE.match(str(error))
             place = (int(found[1]), int(found[2])) if found else (1, 1)
             line, column = self._place_in(node, *place)
-            self.problems.append(
-                Problem(f"could not parse expression: {error} ({what})", self.file, line, column)
-            )
+            self.add(Problem(f"could not parse expression: {error} ({what})", self.file, line, column))
             return None
 
     def _place_in(self, node: YamlNode, line: int, column: int) -> tuple[int, int]:
@@ -282,7 +284,7 @@ class _FileReader(Reader):
             except TemplateError as error:
                 line, column = self._place_in(node, error.line, error.column)
                 message = f'template of {singular} "{name}" of alert "{alert}": {error.detail}'
-                self.problems.append(Problem(message, self.file, line, column))
+                self.add(Problem(message, self.file, line, column))
 
     def _defaults(self, entries: Mapping[str, YamlNode], what: str, given: _Defaults) -> _Defaults:
         cooldown_ms = self._duration(entries, "cooldown", what)

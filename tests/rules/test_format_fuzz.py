@@ -82,6 +82,28 @@ def test_a_file_of_ten_megabytes_is_refused_unread(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("  - {alert: A, expr: 'sum('}\n", "over 100 problems"),
+        ("  - {alert: A, expr: x, annotations: {a: '{{ .x '}}\n", "over 100 problems"),
+        ("  - {alert: A, expr: x, fro: 5m}\n", "over 100 problems"),
+        ("  - 1\n", "over 100 problems"),
+        ("- {name: g}\n", "over 100 problems"),
+    ],
+)
+@pytest.mark.parametrize("count", [2000, 100_000])
+def test_a_file_with_a_fault_in_each_line(line: str, what: str, count: int) -> None:
+    """A hundred of them are told, then how far the file was read; a larger one is refused as too large."""
+    head = "groups:\n" if line.startswith("- ") else "groups:\n- name: g\n  rules:\n"
+    with pytest.raises(RuleFormatError) as caught:
+        read_rule_file(head + line * min(count, (4 << 20) // len(line) - 3), "a.yml")
+    problems = [str(problem) for problem in caught.value.problems]
+    assert all(PLACED.match(problem) for problem in problems)
+    assert len(problems) in (1, 101)
+    assert what in problems[-1] or (len(problems) == 1 and "over 150,000 values" in problems[0])
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "groups: " + "[" * 100_000,
