@@ -490,7 +490,7 @@ class App:
         while True:
             for name, config in self._providers.items():
                 for endpoint in config.spec.endpoints.values():
-                    if config.enabled and endpoint.poll:
+                    if config.enabled and endpoint.poll and endpoint.policy.ttl_s > 0:
                         await self._clock.sleep(_VISIT_S)
                         with contextlib.suppress(ApiError):  # a page without a price; the rules tell
                             await self._client.call(name, endpoint.name)

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from exporter.cli.parsers import add_config_file, add_output
-from exporter.cli.replaying import connect, moment_ms, write_out
+from exporter.cli.replaying import Report as Progress
+from exporter.cli.replaying import connect, moment_ms, progress_bar, write_out
 from exporter.db.history import History
 from exporter.db.report import ReportRows
 from exporter.errors import ConfigError, StorageError
@@ -62,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.objective < 100:
         raise ConfigError("--objective must be a percentage from 0 to below 100")
     end_ms = moment_ms(args.end, time.time_ns() // 1_000_000, "--to")
-    report = asyncio.run(_read(args, Period.ending(args.period, end_ms)))
+    with progress_bar("report") as progress:
+        report = asyncio.run(_read(args, Period.ending(args.period, end_ms), progress))
     if args.output == "json":
         text = json.dumps(report.to_json(), indent=2) + "\n"
     else:
@@ -70,12 +72,15 @@ def run(args: argparse.Namespace) -> int:
     return write_out(text.encode(), args.file, args.output)
 
 
-async def _read(args: argparse.Namespace, period: Period) -> Report:
+async def _read(args: argparse.Namespace, period: Period, progress: Progress) -> Report:
     async with contextlib.AsyncExitStack() as stack:
         database = await connect(stack, args, "quantum-exporter report")
         samples, rows = _Samples(History(database)), ReportRows(database)
+        progress(0.05, f"the {period.name}")
         now = await _facts(samples, rows, period)
+        progress(0.4, f"the {period.name} before")
         before = await _facts(samples, rows, period.before)
+        progress(0.75, "plots")
         drawn: dict[str, Points] = {
             title: await samples.ask(question) for title, question in plots(period).items()
         }

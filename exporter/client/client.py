@@ -258,7 +258,8 @@ class ApiClient:
         key = (provider, endpoint, merged, "")
         deadline = self._monotonic() + deadline_s
         call = Call(spec.method, spec.path, merged, spec.path, spec, priority, deadline)
-        return await self._get(upstream, key, call, policy, keep, allow_stale, counted=counted)
+        looked_up = counted and spec.policy.ttl_s > 0  # what is never kept cannot be missed
+        return await self._get(upstream, key, call, policy, keep, allow_stale, counted=looked_up)
 
     async def first_of(
         self, chain: Sequence[tuple[str, str]], *, max_age_s: float | None = None, deadline_s: float = 30.0

@@ -23,6 +23,8 @@ from exporter.dashboards.panels import (
     values,
 )
 
+_NO_TARGET = "no target is scraped"
+
 
 def itself() -> Dashboard:
     """Whether the watcher is well."""
@@ -255,14 +257,14 @@ def _collectors() -> Sequence[Panel]:
             "Whether each collector's last run succeeded.",
             mappings=(YES_NO,),
             width=12,
-            height=11,
+            height=13,
         ),
         lines(
             "Collector time",
             prom("topk(8, quantum_collector_duration_seconds)", "{{collector}}"),
             "Time of the last run of the eight slowest collectors.",
             "s",
-            height=11,
+            height=13,
         ),
         trouble(
             "Failed and skipped runs",
@@ -316,6 +318,7 @@ def _targets() -> Sequence[Panel]:
             steps=good_below(1),
             links=alert_links("TargetDown"),
             decimals=0,
+            width=6,
         ),
         stat(
             "Missed scrapes in 1 h",
@@ -324,23 +327,39 @@ def _targets() -> Sequence[Panel]:
             "short",
             steps=good_below(1),
             decimals=0,
+            width=6,
+        ),
+        stat(
+            "Targets",
+            prom("count(up) or vector(0)", "targets"),
+            "What collect.targets names or a service discovery found.",
+            "short",
+            decimals=0,
+            width=6,
+        ),
+        stat(
+            "Samples per second",
+            prom("sum(rate(quantum_scraped_samples_total[5m])) or vector(0)", "samples"),
+            "Samples that targets sent, over 5 minutes.",
+            "short",
+            width=6,
         ),
         timeline(
-            "Targets",
+            "Target state",
             prom("up", "{{job}} {{instance}}"),
             "Whether each target answered; /api/v1/targets says why one did not.",
             mappings=(UP_DOWN,),
-            width=16,
-            height=10,
+            height=8,
+            no_value=_NO_TARGET,
         ),
         lines(
             "Slowest scrapes",
             prom("topk(10, scrape_duration_seconds)", "{{job}} {{instance}}"),
             "Time of a scrape, the ten slowest targets.",
             "s",
-            lowest=0,
             width=8,
             steps=good_below(5),
+            no_value=_NO_TARGET,
             links=alert_links("ScrapeSlow"),
         ),
         lines(
@@ -348,8 +367,8 @@ def _targets() -> Sequence[Panel]:
             prom("topk(10, scrape_samples_post_metric_relabeling)", "{{job}} {{instance}}"),
             "Series of a target, the ten largest.",
             "short",
-            lowest=0,
             width=8,
+            no_value=_NO_TARGET,
             links=alert_links("CardinalityGrowing"),
         ),
         lines(
@@ -357,28 +376,25 @@ def _targets() -> Sequence[Panel]:
             prom("topk(10, sum_over_time(scrape_series_added[1h]))", "{{job}} {{instance}}"),
             "Series of the last hour that were not there before, the ten targets with most.",
             "short",
-            lowest=0,
             width=8,
+            no_value=_NO_TARGET,
             links=alert_links("CardinalityGrowing"),
         ),
-        lines(
+        trouble(
             "Failed scrapes",
             prom(
                 'sum by (job, outcome) (increase(quantum_scrapes_total{outcome!="success"}[1h]))',
                 "{{job}}: {{outcome}}",
             ),
             "Scrapes of the last hour that failed.",
-            "short",
-            lowest=0,
             width=12,
-            no_value="none",
         ),
         lines(
             "Samples",
             prom("sum by (job) (rate(quantum_scraped_samples_total[$__rate_interval]))", "{{job}}"),
             "Samples that targets sent, per second.",
             "short",
-            lowest=0,
             width=12,
+            no_value=_NO_TARGET,
         ),
     )

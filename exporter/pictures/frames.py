@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
 from typing import Any
 
 from exporter.dashboards.answers import Answer
@@ -31,12 +30,6 @@ def table_of(panel: Mapping[str, Any], answers: Sequence[Answer]) -> Table:
         elif step.get("id") == "organize":
             found = _organized(found, options)
     return _sorted(found, (panel.get("options") or {}).get("sortBy") or ())
-
-
-def only(table: Table, kept: Sequence[bool]) -> Table:
-    """The columns that are kept."""
-    rows = tuple(tuple(compress(row, kept)) for row in table.rows)
-    return Table(tuple(compress(table.columns, kept)), rows)
 
 
 def _table(answer: Answer, *, several: bool) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -15,12 +16,26 @@ from exporter.drawing.text import fitted, text_width
 from exporter.drawing.times import moment_text
 from exporter.drawing.units import value_text
 from exporter.pictures.fields import Field, field_of, override
-from exporter.pictures.frames import only, table_of
+from exporter.pictures.frames import Table, table_of
 from exporter.pictures.numbers import nothing
 
-_ROW, _SIZE = 26, 12
-_GAP = 18  # between columns
-_LEAST, _MOST = 36.0, 320.0  # width of a column
+_ROW = 26
+_FITS = ((12, 18.0), (11, 12.0), (10, 8.0))  # size of letters and gap between columns, as room gets short
+_LEAST, _MOST = 30.0, 320.0  # width of a column's text
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column as shown: heading, cells with their ink, and whether it is aligned to the right."""
+
+    name: str
+    cells: tuple[tuple[str, Ink], ...]
+    is_numeric: bool
+
+    def width(self, size: int) -> float:
+        """What its widest text needs."""
+        texts = (text_width(text, size) for text, _ in self.cells)
+        return min(_MOST, max(_LEAST, text_width(self.name, size, bold=True), *texts))
 
 
 def table(frame: Frame, panel: Mapping[str, Any], answers: Sequence[Answer], now_ms: int) -> Iterator[Shape]:
@@ -29,58 +44,48 @@ def table(frame: Frame, panel: Mapping[str, Any], answers: Sequence[Answer], now
     if not found.rows:
         yield from nothing(frame, field_of(panel))
         return
-    looks = [override(panel, name) for name in found.columns]
-    found = only(found, [not look.hidden for look in looks])
-    looks = [look for look in looks if not look.hidden]
     most = max(1, int(frame.height // _ROW) - 1)
-    shown = found.rows if len(found.rows) <= most else found.rows[: most - 1]
-    cells = [[_cell(cell, look, now_ms) for cell, look in zip(row, looks, strict=True)] for row in shown]
-    numeric = [_is_numeric([row[at] for row in found.rows]) for at in range(len(found.columns))]
-    widths = _widths(found.columns, cells, frame.width)
+    count = len(found.rows) if len(found.rows) <= most else most - 1
+    columns = _columns(panel, found, count, now_ms)
+    size, gap, widths = _fit(columns, frame.width)
     left = frame.x
-    for at, name in enumerate(found.columns):
-        if widths[at] < 12:
-            continue
-        anchor, x = ("end", left + widths[at] - _GAP) if numeric[at] else ("start", left)
-        yield Label(
-            x,
-            frame.y + 17,
-            fitted(name, widths[at] - _GAP, _SIZE, bold=True),
-            Ink.MUTED,
-            anchor,
-            _SIZE,
-            bold=True,
-        )
-        for number, row in enumerate(cells):
-            text, ink = row[at]
-            base = frame.y + _ROW * (number + 1) + 17
-            yield Label(x, base, fitted(text, widths[at] - _GAP, _SIZE), ink, anchor, _SIZE)
-        left += widths[at]
-    for number in range(len(shown) + 1):
+    for column, width in zip(columns, widths, strict=True):
+        anchor, x = ("end", left + width - gap) if column.is_numeric else ("start", left)
+        name = fitted(column.name, width - gap, size, bold=True)
+        yield Label(x, frame.y + 17, name, Ink.MUTED, anchor, size, bold=True)
+        for number, (text, ink) in enumerate(column.cells, 1):
+            yield Label(x, frame.y + _ROW * number + 17, fitted(text, width - gap, size), ink, anchor, size)
+        left += width
+    for number in range(count + 1):
         yield Box(frame.x, frame.y + _ROW * (number + 1) - 1, frame.width, 1, Ink.GRID)
-    if len(shown) < len(found.rows):
-        words = f"and {len(found.rows) - len(shown)} more"
-        yield Label(frame.x, frame.y + _ROW * (len(shown) + 1) + 17, words, Ink.MUTED, size=_SIZE)
+    if count < len(found.rows):
+        words = f"and {len(found.rows) - count} more"
+        yield Label(frame.x, frame.y + _ROW * (count + 1) + 17, words, Ink.MUTED, size=12)
 
 
-def _widths(columns: Sequence[str], cells: Sequence[Sequence[tuple[str, Ink]]], room: float) -> list[float]:
-    """As the contents ask for; the widest give way first where there is not enough room."""
-    wanted = [
-        min(
-            _MOST,
-            max(_LEAST, text_width(name, _SIZE, bold=True), *(text_width(row[at][0], _SIZE) for row in cells))
-            + _GAP,
-        )
-        for at, name in enumerate(columns)
-    ]
-    spare = room - sum(wanted)
-    if spare >= 0:
-        return [width + spare / len(wanted) for width in wanted]
+def _columns(panel: Mapping[str, Any], found: Table, count: int, now_ms: int) -> list[_Column]:
+    """The first `count` rows by column; what the panel hides is left out."""
+    columns = []
+    for at, name in enumerate(found.columns):
+        look = override(panel, name)
+        if not look.hidden:
+            cells = tuple(_cell(row[at], look, now_ms) for row in found.rows[:count])
+            columns.append(_Column(name, cells, _is_numeric([row[at] for row in found.rows])))
+    return columns
+
+
+def _fit(columns: Sequence[_Column], room: float) -> tuple[int, float, list[float]]:
+    """Size of the letters, gap and widths: smaller where room is short, then the widest columns give way."""
+    for size, gap in _FITS:
+        wanted = [column.width(size) + gap for column in columns]
+        spare = room - sum(wanted)
+        if spare >= 0:
+            return size, gap, [width + spare / len(wanted) for width in wanted]
     low, high = 0.0, max(wanted)
     for _ in range(30):
         cap = (low + high) / 2
         low, high = (cap, high) if sum(min(width, cap) for width in wanted) <= room else (low, cap)
-    return [min(width, low) for width in wanted]
+    return size, gap, [min(width, low) for width in wanted]
 
 
 def _is_numeric(cells: Sequence[Any]) -> bool:

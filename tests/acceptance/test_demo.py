@@ -7,6 +7,7 @@ demo, and go in the order of the file.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import asyncpg
 import psutil
@@ -226,6 +228,61 @@ def test_every_dashboard_panel_has_something_to_show(demo: Program) -> None:
         return found
 
     wait_for("no finding", findings, 180, 10)
+
+
+def test_every_exposed_metric_stands_in_the_reference(demo: Program) -> None:
+    """docs/metrics.md names each family of /metrics, with its type."""
+    known = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", (ROOT / "docs" / "metrics.md").read_text(), re.M))
+    exposed = re.findall(r"^# TYPE (\S+) (\S+)$", demo.get_text("/metrics"), re.M)
+    assert len(exposed) > 150
+    unknown = [(name, kind) for name, kind in exposed if known.get(name) != kind]
+    assert not unknown
+
+
+def test_dashboards_are_drawn_from_live_data(demo: Program, tmp_path: Path) -> None:
+    """`draw` makes a picture of every dashboard; no query fails."""
+    command = ["draw", "--url", demo.base, "--database", database_url(demo), "--period", "10m"]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "exporter",
+            *command,
+            "--format",
+            "svg",
+            "--folder",
+            str(tmp_path),
+            "-o",
+            "json",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["pictures"]) == 6
+    for path in tmp_path.glob("*.svg"):
+        root = ElementTree.fromstring(path.read_text())
+        texts = [node.text or "" for node in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert len(texts) > 100
+        assert "no data" not in texts, path.name
+
+
+def test_a_report_tells_what_was_seen(demo: Program) -> None:
+    """`report` reads the demo's database: every provider has its calls, times and limits."""
+    command = ["report", "--period", "day", "--database", database_url(demo), "-o", "json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "exporter", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    now = json.loads(done.stdout)["now"]
+    assert 0 < now["coverage"] < 0.1
+    assert {"kraken", "coingecko", "blockchain"} <= set(now["calls"]) & set(now["provider_up"]) & set(
+        now["times"]
+    )
+    assert now["limit_use"]
+    assert all(one["name"] != "Watchdog" for one in now["alerts"])
 
 
 def test_the_cron_endpoint_needs_its_secret(demo: Program) -> None:

@@ -182,6 +182,21 @@ def test_tables_are_transformed_as_the_browser_does() -> None:
     ]  # fmt: skip
 
 
+def test_a_narrow_table_gets_smaller_letters_before_it_loses_any() -> None:
+    """The same row in less and less room: whole, whole and smaller, cut with a mark that says so."""
+    cells = tuple(f"some words {number}" for number in range(10))
+    answer = Answer(query(is_sql=True), columns=tuple("abcdefghij"), rows=(cells,))
+
+    def row(width: int) -> list[Label]:
+        drawn = page({"title": "D", "panels": [panel("table")]}, {0: [answer]}, (), AROUND, width=width)
+        return [label for label in labels(drawn) if label.text.startswith("some")]
+
+    wide, tight, narrow = row(1400), row(900), row(600)
+    assert [label.text for label in wide] == [label.text for label in tight] == list(cells)
+    assert tight[0].size < wide[0].size
+    assert all(label.text.endswith("…") for label in narrow)
+
+
 def test_sql_over_time_becomes_series() -> None:
     """Long form is named by its text column, wide form by its columns; NULL is no point."""
     long = from_rows(
