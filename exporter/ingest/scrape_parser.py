@@ -78,6 +78,7 @@ class ScrapeParser:
         # Dropped lines map to EMPTY_LABELS. Two generations, so that series which are gone are forgotten.
         self._known: dict[bytes, LabelSet] = {}
         self._older: dict[bytes, LabelSet] = {}
+        self._size = 0  # sample lines of the last scrape that was taken
         self.total = 0  # sample lines of the scrape that is being read, also where it is refused
 
     def parse(self, body: bytes, format_: Format = Format.TEXT) -> Scraped:
@@ -90,8 +91,18 @@ class ScrapeParser:
             self._known, self._older = {}, {}
         reading = _Reading()
         self.total = 0
-        if format_ is Format.OPENMETRICS:
-            body = _without_eof(body)
+        try:
+            self._read(_without_eof(body) if format_ is Format.OPENMETRICS else body, reading)
+        except Exception:
+            if len(self._known) > 2 * self._size + _SLACK:  # a target may send other series each time
+                self._known, self._older = {}, {}
+            raise
+        self._size = reading.total
+        if len(self._known) > 2 * reading.total + _SLACK:
+            self._known, self._older = {}, self._known
+        return reading.scraped()
+
+    def _read(self, body: bytes, reading: _Reading) -> None:
         start, number = 0, 0
         while start < len(body):
             end = body.find(b"\n", start + _PIECE)
@@ -103,9 +114,6 @@ class ScrapeParser:
                 lines.pop()
             self._lines(lines, number, reading, blanks=blanks)
             number += len(lines)
-        if len(self._known) > 2 * reading.total + _SLACK:
-            self._known, self._older = {}, self._known
-        return reading.scraped()
 
     def _lines(self, lines: list[bytes], before: int, reading: _Reading, *, blanks: bool) -> None:
         """One piece: known lines by look-up, others one by one."""

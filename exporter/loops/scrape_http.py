@@ -192,5 +192,9 @@ def _reason(error: Exception) -> str:
         return f"no address found for {error.host}"
     if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
         return f"cannot connect to {error.host}:{error.port}: {os.strerror(error.errno or 0)}"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"the answer is not HTTP: {error.message.strip().splitlines()[0].rstrip(':')[:200]}"
+    if isinstance(error, aiohttp.RedirectClientError):
+        return f"redirected to what cannot be scraped: {str(error)[:200]}"
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]

@@ -207,6 +207,20 @@ def test_series_that_are_gone_are_forgotten() -> None:
         assert len(reader._known) + len(reader._older) < 8000
 
 
+def test_refused_scrapes_fill_no_memory() -> None:
+    """A target that sends too many other series each time is forgotten each time; a good one is kept."""
+    reader = ScrapeParser(series_of, max_series=2000)
+    reader.parse(b"a 1\n")
+    for turn in range(10):
+        with pytest.raises(ScrapeLimitError):
+            reader.parse("\n".join(f'a{{b="{turn}-{n}"}} 1' for n in range(3000)).encode())
+        assert len(reader._known) + len(reader._older) < 3000
+    reader.parse("\n".join(f'a{{b="{n}"}} 1' for n in range(1500)).encode())
+    with pytest.raises(ExpositionError):
+        reader.parse(b"half{")
+    assert len(reader._known) >= 1500
+
+
 def test_long_bodies_are_read_in_pieces() -> None:
     """A body of several pieces gives every line once, and the place of a fault counts from its start."""
     lines = [f'a{{b="{n:06}",c="{"x" * 60}"}} {n}' for n in range(30_000)]

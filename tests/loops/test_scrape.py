@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import gzip
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -174,9 +177,9 @@ async def hang(request: web.Request) -> web.StreamResponse:
 async def drip(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/plain"})
     await response.prepare(request)
-    await response.write(b"a")
-    await asyncio.Event().wait()
-    return response
+    while True:  # a byte at a time, for ever
+        await response.write(b"a")
+        await asyncio.sleep(0.01)
 
 
 async def endless(request: web.Request) -> web.StreamResponse:
@@ -222,6 +225,7 @@ BAD: list[tuple[Handler, str]] = [
     (fixed(b"a 1\n", Content_Encoding="gzip"), "the body is not gzip"),
     (fixed(gzip.compress(b"a 1\n" * 1000)[:-20], Content_Encoding="gzip"), "cut off"),
     (fixed(gzip.compress(b"#" * 3_000_000), Content_Encoding="gzip"), "body size limit exceeded"),
+    (fixed(gzip.compress(b"#" * 10_000_000) * 100, Content_Encoding="gzip"), "body size limit exceeded"),
     (fixed("".join(f'a{{b="{n}"}} 1\n' for n in range(101)).encode()), "more than 100 new series"),
     (hang, "no complete answer within 0.2 s"),
     (drip, "no complete answer within 0.2 s"),
@@ -244,6 +248,86 @@ async def test_bad_targets_are_refused(world: World, handler: Handler, reason: s
     assert list(world.last("up", job="bad").values()) == [0]
     assert world.last("a") == {}
     assert (list(world.last("up", job="app").values()), list(world.last("good").values())) == ([1], [1])
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
+RAW: list[tuple[bytes, str]] = [
+    (b"", "Server disconnected"),
+    (b"220 mail.example.org ESMTP\r\n", "the answer is not HTTP: Bad status line"),
+    (b"\x00\xff\x16\x03\x01" * 100, ""),
+    (OK + b"Content-Length: 100\r\n\r\na 1\n", "the answer was cut off"),
+    (OK + b"Content-Length: 8\r\n\r\na 1\nb{c=", "line 2: "),
+    (OK + b"Content-Length: 4\r\n\r\na 1\nb 2\n", "the answer is not HTTP"),
+    (OK + b"Content-Length: -4\r\n\r\na 1\n", ""),
+    (OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\na 1\r\n", ""),
+    (OK + b"Transfer-Encoding: chunked\r\n\r\n4\r\na 1\n\r\n", "the answer was cut off"),
+    (OK + b"X-Long: " + b"x" * 1_000_000 + b"\r\n\r\na 1\n", ""),
+    (OK + b"X: y\r\n" * 100_000, ""),
+    (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Encoding: zstd\r\n\r\na 1\n",
+        "was not asked for",
+    ),
+    (b"HTTP/1.1 301 Gone\r\nLocation: ftp://x/\r\nContent-Length: 0\r\n\r\n", ""),
+    (b"HTTP/1.1 302 Away\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", "cannot connect"),
+    (b"HTTP/1.1 204 No Content\r\n\r\n", "server returned HTTP status 204 No Content"),
+]
+
+
+@pytest.mark.parametrize(("sent", "reason"), RAW, ids=range(len(RAW)))
+async def test_servers_that_speak_no_http(world: World, sent: bytes, reason: str) -> None:
+    """Broken heads, lengths and chunks: `up` 0 with a reason in words, the target beside it unharmed."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(sent)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    good = await world.serve(b"good 1\n")
+    port = server.sockets[0].getsockname()[1]
+    await world.loop.load([job(f"127.0.0.1:{port}", name="bad", timeout_ms=5000), job(good)], 15_000)
+    await world.scrape()
+    server.close()
+    error = {one["scrapePool"]: one["lastError"] for one in world.targets()}["bad"]
+    assert error
+    assert reason in error
+    assert "within 5 s" not in error
+    assert (len(error) < 400, "\n" in error) == (True, False)
+    assert list(world.last("up", job="bad").values()) == [0]
+    assert (world.last("a"), list(world.last("good").values())) == ({}, [1])
+
+
+@pytest.mark.acceptance
+async def test_a_million_label_values(world: World) -> None:
+    """By the default bounds the scrape is refused, nothing of it stays, the target beside it is unharmed."""
+    turn = [0]
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        turn[0] += 1
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await response.prepare(request)
+        for start in range(0, 1_000_000, 10_000):
+            lines = (f'a{{b="{turn[0]}-{number}"}} 1\n' for number in range(start, start + 10_000))
+            await response.write("".join(lines).encode())
+        return response
+
+    good = await world.serve(b"good 1\n")
+    await world.loop.load([job(await world.serve(answer), name="bad"), job(good)], 60_000)
+    sizes = []
+    for _ in range(3):
+        await world.scrape()
+        assert {one["scrapePool"]: one["lastError"] for one in world.targets()} == {
+            "bad": "more than 500000 new series in one scrape",
+            "app": "",
+        }
+        gc.collect()
+        sizes.append(psutil.Process().memory_info().rss / 1e6)
+    assert world.last("a") == {}
+    (counted,) = world.last("scrape_samples_scraped", job="bad").values()
+    assert 400_000 < counted <= 500_000  # read up to there, in pieces
+    assert sizes[2] < sizes[0] + 100
 
 
 async def test_nobody_listens(world: World) -> None:

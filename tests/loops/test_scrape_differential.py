@@ -4,45 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+import os
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from exporter.clock import SystemClock
-from exporter.config.positions import Reader, parse_yaml
-from exporter.config.targets import read_targets
-from exporter.loops.scrape import ScrapeLoop
-from exporter.loops.scrape_metrics import ScrapeMetrics
-from exporter.model.samples import SampleBatch
-from exporter.promql.engine import Engine
-from exporter.storage import MemoryStorage
-from tests.helpers.peers import peer
+from tests.helpers.scrape_peers import BothScrape, Samples
 
-Vector = dict[str, str]
 OWN = ("scrape_duration_seconds", "scrape_series_added")  # differ from scrape to scrape
+REPORTS = (*OWN, "up", "scrape_samples_scraped", "scrape_samples_post_metric_relabeling")
+# the long one takes five minutes at 15 s with QE_SCRAPE_SECONDS=300 QE_SCRAPE_INTERVAL=15
+SECONDS = int(os.environ.get("QE_SCRAPE_SECONDS", "30"))
+INTERVAL_S = int(os.environ.get("QE_SCRAPE_INTERVAL", "2"))
 
 
-async def free_port() -> int:
-    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    port: int = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
-    return port
+def exposed(registry: CollectorRegistry) -> web.Response:
+    body = bytes(generate_latest(registry))  # type: ignore[no-untyped-call]
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _exposition(registry: CollectorRegistry) -> bytes:
-    return bytes(generate_latest(registry))  # type: ignore[no-untyped-call]
+@asynccontextmanager
+async def serving(
+    registry: CollectorRegistry, before: object = None
+) -> AsyncIterator[tuple[str, web.AppRunner]]:
+    """A prometheus_client app; `before` is called ahead of each answer."""
 
+    async def metrics(request: web.Request) -> web.Response:
+        if callable(before):
+            before()
+        return exposed(registry)
 
-def made(result: Any) -> Vector:
-    """Series as text, to the value."""
-    return {json.dumps(one["metric"], sort_keys=True): str(one["value"][1]) for one in result}
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"127.0.0.1:{runner.addresses[0][1]}", runner
+    finally:
+        await runner.cleanup()
 
 
 @pytest.mark.acceptance
@@ -55,106 +61,151 @@ async def test_the_same_series_and_samples(tmp_path: Path) -> None:
     Gauge("level", "Level.", registry=registry).set(float("nan"))
     Histogram("wait_seconds", "Waits.", registry=registry).observe(0.3)
     Summary("size_bytes", "Sizes.", registry=registry).observe(1 / 3)
-
-    async def metrics(request: web.Request) -> web.Response:
-        return web.Response(body=_exposition(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    app = web.Application()
-    app.router.add_get("/metrics", metrics)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    node_port, own_port = await free_port(), await free_port()
-    jobs = f"""
-- {{job_name: node, static_configs: [{{targets: ['127.0.0.1:{node_port}']}}]}}
+    async with serving(registry) as (address, runner):
+        jobs = f"""
 - job_name: app
-  static_configs: [{{targets: ['127.0.0.1:{runner.addresses[0][1]}'], labels: {{zone: z1}}}}]
+  static_configs: [{{targets: ['{address}'], labels: {{zone: z1}}}}]
   metric_relabel_configs:
     - {{action: drop, source_labels: [__name__], regex: size_bytes_created}}
     - {{source_labels: [exported_job], regex: (.).*, target_label: first}}
 """
-    config = tmp_path / "prometheus.yml"
-    config.write_text(f"global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:{jobs}")
-    quiet: Any = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.DEVNULL}
-    processes = [
-        await asyncio.create_subprocess_exec(
-            peer("prometheus-node-exporter"), f"--web.listen-address=127.0.0.1:{node_port}", **quiet
-        ),
-        await asyncio.create_subprocess_exec(
-            peer("prometheus"),
-            f"--config.file={config}",
-            f"--storage.tsdb.path={tmp_path / 'data'}",
-            f"--web.listen-address=127.0.0.1:{own_port}",
-            "--log.level=error",
-            **quiet,
-        ),
-    ]
-    storage, clock = MemoryStorage(), SystemClock()
-    persisted: list[SampleBatch] = []
-    faults: list[BaseException] = []
-    loop = ScrapeLoop(
-        append=storage.append_batch,
-        persist=persisted.append,
-        clock=clock,
-        metrics=ScrapeMetrics(CollectorRegistry()),
-        on_fault=lambda _, error: faults.append(error),
-        base=tmp_path,
-        user_agent="test",
-    )
-    reader = Reader("")
-    await loop.load(read_targets(reader, parse_yaml(jobs)), 1000)
-    assert reader.problems == []
-    running = asyncio.create_task(loop.run())
-    engine = Engine(storage)
-    session = aiohttp.ClientSession()
+        async with BothScrape(tmp_path, jobs, 1) as peers:
+            theirs, ours = await peers.agree('{job="app"}', lambda a, b: a.keys() == b.keys() and len(a) > 15)
+            assert ours.keys() == theirs.keys()
+            moving = [key for key in theirs if any(name in key for name in OWN)]
+            assert {key: ours[key] for key in ours if key not in moving} == {
+                key: theirs[key] for key in theirs if key not in moving
+            }
+            theirs, ours = await peers.agree(
+                '{job="node"}', lambda a, b: a.keys() == b.keys() and len(a) > 100
+            )
+            assert ours.keys() == theirs.keys()
+            still = (
+                '{job="node",__name__=~"node_(uname|os|boot|memory_MemTotal|filesystem_size|network_mtu).*"}'
+            )
+            theirs, ours = await peers.agree(still, lambda a, b: a == b)
+            assert ours == theirs
 
-    async def both(expr: str) -> tuple[Vector, Vector]:
-        """Prometheus' answer and ours, at one time."""
-        now_ms = clock.now_ms()
-        params = {"query": expr, "time": str(now_ms / 1000)}
-        try:
-            async with session.get(f"http://127.0.0.1:{own_port}/api/v1/query", params=params) as answer:
-                theirs = made(json.loads(await answer.text())["data"]["result"])
-        except (aiohttp.ClientError, KeyError):
-            theirs = {"not": "ready"}
-        ours = json.loads(json.dumps(engine.query(expr, now_ms).to_json()))
-        return theirs, made(ours["result"])
+            await runner.cleanup()
+            theirs, ours = await peers.agree('{job="app"}', lambda a, b: a.keys() == b.keys() and len(a) == 5)
+            assert ours.keys() == theirs.keys()
+            theirs, ours = await peers.agree("up", lambda a, b: a == b and "0" in a.values())
+            assert ours == theirs
+            assert sorted(ours.values()) == ["0", "1"]
+            assert peers.faults == []
 
-    async def agree(expr: str, fits: Callable[[Vector, Vector], bool]) -> tuple[Vector, Vector]:
-        """Ask until both fit; what differs within one interval, such as a series just born, fits later."""
-        found: tuple[Vector, Vector] = ({}, {})
-        for _ in range(120):
-            found = await both(expr)
-            if found[0] and fits(*found):
-                break
-            await asyncio.sleep(0.25)
-        return found
 
-    try:
-        theirs, ours = await agree('{job="app"}', lambda a, b: a.keys() == b.keys() and len(a) > 15)
-        assert ours.keys() == theirs.keys()
-        moving = [key for key in theirs if any(name in key for name in OWN)]
-        assert {key: ours[key] for key in ours if key not in moving} == {
-            key: theirs[key] for key in theirs if key not in moving
-        }
-        theirs, ours = await agree('{job="node"}', lambda a, b: a.keys() == b.keys() and len(a) > 100)
-        assert ours.keys() == theirs.keys()
-        still = '{job="node",__name__=~"node_(uname|os|boot|memory_MemTotal|filesystem_size|network_mtu).*"}'
-        theirs, ours = await agree(still, lambda a, b: a == b)
-        assert ours == theirs
+class Steps:
+    """An app whose numbers change once in each interval, so that whoever scrapes in it sees the same."""
 
-        await runner.cleanup()
-        theirs, ours = await agree('{job="app"}', lambda a, b: a.keys() == b.keys() and len(a) == 5)
-        assert ours.keys() == theirs.keys()
-        theirs, ours = await agree("up", lambda a, b: a == b and "0" in a.values())
-        assert ours == theirs
-        assert sorted(ours.values()) == ["0", "1"]
-        assert faults == []
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await loop.close()
-        await session.close()
-        for process in processes:
-            process.kill()
-            await process.wait()
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.step = Gauge("step", "The interval.", registry=self.registry)
+        self.calls = Counter("calls", "Calls.", ["path"], registry=self.registry)
+        self.wait = Histogram("wait_seconds", "Waits.", ["path"], registry=self.registry)
+        self.size = Summary("size_bytes", "Sizes.", registry=self.registry)
+        self.level = Gauge("level", "Level.", ["at"], registry=self.registry)
+        self._last = 0
+
+    def advance(self, now_s: float) -> None:
+        """Everything that happened up to the interval of a time."""
+        step = int(now_s // INTERVAL_S)
+        if step == self._last:
+            return
+        self._last = step
+        self.step.set(step)
+        for at in range(20):
+            self.calls.labels(f"/{at}").inc(at / 3)
+            self.wait.labels(f"/{at}").observe((step * (at + 1)) % 7 / 3)
+            self.level.labels(str(at)).set((step * 31 + at) / 7)
+        self.size.observe(step / 3)
+        self.level.labels(f"born-{step // 4}").set(step)  # series are born and go
+        if step % 4 == 3:
+            self.level.remove(f"born-{step // 4}")
+
+
+def by_step(found: Samples) -> dict[int, dict[str, int]]:
+    """The interval that the app showed, to the bits of each series' value at that scrape."""
+    steps = {
+        ts_ms: int(value)
+        for key, points in found.items()
+        if json.loads(key)["__name__"] == "step"
+        for ts_ms, value in points
+    }
+    made: dict[int, dict[str, int]] = {step: {} for step in steps.values()}
+    for key, points in found.items():
+        if json.loads(key)["__name__"] in REPORTS:
+            continue
+        for ts_ms, value in points:
+            if ts_ms in steps:
+                made[steps[ts_ms]][key] = struct.unpack("<q", struct.pack("<d", value))[0]
+    return made
+
+
+def monotone(key: str) -> bool:
+    return str(json.loads(key)["__name__"]).endswith(("_total", "_count", "_bucket"))
+
+
+@pytest.mark.acceptance
+async def test_every_sample_of_a_long_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Over many intervals: the app's samples are the same in each of them, bit for bit; the counters of
+    node_exporter lie between Prometheus' samples before and after; after the app's death every evaluation
+    from the next interval on says the same.
+    """
+    steps = Steps()
+    start_ms = 0
+    async with serving(steps.registry, lambda: steps.advance(peers.clock.now_ms() / 1000)) as (
+        address,
+        runner,
+    ):
+        jobs = f"- {{job_name: app, static_configs: [{{targets: ['{address}']}}]}}\n"
+        peers = BothScrape(tmp_path, jobs, INTERVAL_S)
+        async with peers:
+            theirs, ours = await peers.agree("up == 1", lambda a, b: len(a) == len(b) == 2)
+            assert ours.keys() == theirs.keys()
+            start_ms = peers.clock.now_ms()
+            await asyncio.sleep(SECONDS)
+            died_ms = peers.clock.now_ms()
+            await runner.cleanup()
+            their_app, our_app = map(by_step, await peers.samples("app", start_ms, died_ms))
+            common = sorted(their_app.keys() & our_app.keys())
+            assert len(common) >= SECONDS // INTERVAL_S - 2
+            for step in common:
+                assert our_app[step] == their_app[step], step
+            compared = sum(map(len, (our_app[step] for step in common)))
+
+            their_node, our_node = await peers.samples("node", start_ms, died_ms)
+            long = {
+                key for found in (their_node, our_node) for key, points in found.items() if len(points) > 2
+            }
+            assert long <= their_node.keys() & our_node.keys()
+            bracketed = 0
+            for key in filter(monotone, long):
+                for ts_ms, value in our_node[key]:
+                    before = [
+                        other for at, other in their_node[key] if ts_ms - 1000 * INTERVAL_S <= at <= ts_ms
+                    ]
+                    after = [
+                        other for at, other in their_node[key] if ts_ms <= at <= ts_ms + 1000 * INTERVAL_S
+                    ]
+                    if before and after:
+                        assert before[0] <= value <= after[-1], key
+                        bracketed += 1
+            await asyncio.sleep(3 * INTERVAL_S)
+            settled_ms = (died_ms // 1000 + INTERVAL_S + 2) * 1000
+            for expr in ("up", 'count by (job) ({job="app"})', 'absent(calls_total{job="app"})', "level"):
+                theirs_then, ours_then = await peers.ranges(expr, settled_ms, settled_ms + 1000 * INTERVAL_S)
+                assert ours_then == theirs_then, expr
+            ups = await peers.ranges('up{job="app"}', died_ms, settled_ms)
+            first_zero = [
+                next(at for at, value in points if value == "0") for found in ups for points in found.values()
+            ]
+            assert abs(first_zero[0] - first_zero[1]) <= INTERVAL_S
+            assert peers.faults == []
+    with capsys.disabled():
+        print(
+            f"\n{len(common)} intervals of {INTERVAL_S} s: {compared} samples of the app the same"
+            f" in every bit, {len(long)} series of node_exporter on both sides,"
+            f" {bracketed} counter samples in place;"
+            f" after the death up is 0 {abs(first_zero[0] - first_zero[1])} s apart"
+        )
