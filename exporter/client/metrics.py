@@ -21,6 +21,19 @@ from exporter.instruments import ApiMetrics
 _WAIT_BUCKETS = (0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
 CACHE_RESULTS = ("hit", "miss", "stale", "coalesced")
 SUCCESS = "success"
+# How a call that was made can fail. Their counters exist before the first failure, so that `increase()` sees
+# it and a ratio of failures is 0, not nothing, until then.
+FAILURES = (
+    ApiErrorKind.NETWORK,
+    ApiErrorKind.TIMEOUT,
+    ApiErrorKind.HTTP,
+    ApiErrorKind.DECODE,
+    ApiErrorKind.SCHEMA,
+    ApiErrorKind.RATE_LIMITED,
+    ApiErrorKind.QUOTA,
+    ApiErrorKind.BILLING,
+    ApiErrorKind.AUTH,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +107,8 @@ class ClientMetrics:
         """Label sets of a provider at zero: its (path, method) pairs, its cache results, its retries."""
         for endpoint, method in endpoints:
             self.duration.labels(provider, endpoint, method, SUCCESS)
-            self.requests.labels(provider, endpoint, method, SUCCESS)
+            for outcome in (SUCCESS, *(kind.value for kind in FAILURES)):
+                self.requests.labels(provider, endpoint, method, outcome)
         for result in CACHE_RESULTS:
             self.cache_requests.labels(provider, result)
         self.retries.labels(provider)

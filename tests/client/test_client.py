@@ -482,11 +482,15 @@ async def test_a_chain_falls_back_and_prefers_fresh_to_stale() -> None:
 
 
 async def test_label_sets_are_born_at_zero_and_leave_with_the_client() -> None:
-    """Each declared endpoint has its success series from the start; limits and breaker are shown."""
+    """Each declared endpoint has its series from the start; limits and breaker are shown.
+
+    Those of failures too: rules on their share have an answer before the first call fails.
+    """
     registry = CollectorRegistry()
     client = ApiClient(simulated(default_providers(), "http://sim.test"), registry=registry)
-    labels = {"provider": "kraken", "endpoint": "/Ticker", "method": "GET", "outcome": "success"}
-    assert registry.get_sample_value("quantum_api_requests_total", labels) == 0
+    for outcome in ("success", "network", "timeout", "http", "decode", "schema", "rate_limited", "auth"):
+        labels = {"provider": "kraken", "endpoint": "/Ticker", "method": "GET", "outcome": outcome}
+        assert registry.get_sample_value("quantum_api_requests_total", labels) == 0
     assert (
         registry.get_sample_value("quantum_rate_limit_limit", {"provider": "kraken", "window": "second"}) == 1
     )
