@@ -118,8 +118,7 @@ def render(document: Mapping[str, Any]) -> Iterator[str]:
         for one in rule["inputs"]:
             count = "nothing" if one["missing"] else f"{one['series']} series"
             yield f"  input {one['selector']}: {count}"
-        for one in rule["instances"][:_SHOWN]:
-            yield from _instance(one)
+        yield from _instances(rule["instances"][:_SHOWN])
         if len(rule["instances"]) > _SHOWN:
             yield f"  ... and {len(rule['instances']) - _SHOWN} more (--output json, or --labels)"
         for note in rule["notes"]:
@@ -138,9 +137,19 @@ def _terms(rule: Mapping[str, Any]) -> Iterator[str]:
     yield f"missing_data {rule['missingData']}"
 
 
-def _instance(one: Mapping[str, Any]) -> Iterator[str]:
+def _instances(instances: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Each with its tree of values; of those that are inactive only the first, which is the closest."""
+    inactive = 0
+    for one in instances:
+        inactive += one["state"] == "inactive"
+        yield from _instance(one, brief=one["state"] == "inactive" and inactive > 1)
+    if inactive > 1:
+        yield "  the values of each: --labels, or -o json"
+
+
+def _instance(one: Mapping[str, Any], *, brief: bool) -> Iterator[str]:
     yield f"  {one['state']}: {one['shown'] or '(no labels of its own)'}: {one['reason']}"
-    if one["tree"]:
+    if one["tree"] and not brief:
         yield from _tree(one["tree"], "    ")
     if one["state"] == "pending":
         yield f"    pending since {_when(one['activeAt'])}, {_span(one['forLeft'])} of `for` left"
@@ -153,7 +162,8 @@ def _instance(one: Mapping[str, Any]) -> Iterator[str]:
     if one["quiet"]:
         yield f"    quiet: {one['quiet']}"
     for to in one["destinations"]:
-        yield f"    to {to['receiver']} by route {to['route']}{_matchers(to)}: {_gate(to)}"
+        if not brief or to["armedAt"] or to["suppressed"]:
+            yield f"    to {to['receiver']} by {_route(to)}: {_gate(to)}"
     if not one["destinations"]:
         yield "    no route leads to a receiver that sends"
     for sent in one["deliveries"]:
@@ -198,9 +208,10 @@ def _gate(to: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _matchers(to: Mapping[str, Any]) -> str:
+def _route(to: Mapping[str, Any]) -> str:
     found: Sequence[str] = to["routeMatchers"]
-    return f" ({', '.join(found)})" if found else ""
+    matchers = f" ({', '.join(found)})" if found else ""
+    return "the top route" if to["route"] == "0" else f"route {to['route']}{matchers}"
 
 
 def _number(text: str) -> str:

@@ -65,11 +65,15 @@ class Comparison:
         if math.isnan(self.value):
             return f"the value is NaN, which compares with nothing (threshold {threshold})"
         if self.value == self.threshold:
-            return f"{value} is at the threshold {threshold}"
+            short = {">": ", not above it", "<": ", not below it"}.get(self.op, "")
+            return f"{value} is at the threshold {threshold}{short}"
+        if self.op in ("==", "!="):
+            return f"{value} is not {threshold}"
         side = "above" if self.distance > 0 else "below"
-        away = "" if self.relative is None else f" ({100 * self.relative:.2g} % away)"
-        if self.relative is not None and self.relative >= 1:
-            away = f" ({100 * self.relative:.0f} % away)"
+        away = ""
+        if self.relative is not None:
+            percent = 100 * self.relative
+            away = f" ({percent:.0f} % away)" if percent >= 99 else f" ({percent:.2g} % away)"
         return f"{value} is {side} the threshold {threshold}{away}"
 
 
@@ -118,7 +122,7 @@ class Judged:
     def reason(self) -> str:
         """Why it is returned, or why not, in words."""
         if self.missing and not self.returned:
-            return f"no data: nothing answers {', '.join(self.missing)}"
+            return f"no data: no series matches {', '.join(self.missing)}"
         if self.blocked:
             held = f"{self.comparison.text}, but " if self.comparison else ""
             return f"{held}{self.blocked}"

@@ -135,6 +135,21 @@ def test_the_answer_and_the_tree() -> None:
     assert "\n".join(render(DOCUMENT)) == TEXT
 
 
+def test_of_many_inactive_ones_the_closest_is_taken_apart() -> None:
+    """The others have their line, and their gate where something was sent; the default route has a name."""
+    quiet = {**INSTANCE, "deliveries": [], "destinations": [], "shown": "other"}
+    gate = {**INSTANCE["destinations"][0], "armedAt": None, "until": None, "suppressed": 0, "route": "0"}
+    quiet["destinations"] = [gate]
+    first = {**INSTANCE, "destinations": [{**gate, "routeMatchers": []}]}
+    rule = {**RULE, "instances": [first, quiet, INSTANCE], "notes": []}
+    lines = list(render({**DOCUMENT, "rules": [rule]}))
+    assert sum(line.startswith("    good / all < 0.9") for line in lines) == 1
+    assert "  inactive: other: 0.93 is above the threshold 0.9 (3.3 % away)" in lines
+    assert sum("by the top route" in line for line in lines) == 1
+    assert sum("cooldown armed" in line for line in lines) == 1
+    assert lines[-1] == "  the values of each: --labels, or -o json"
+
+
 def test_states_in_words() -> None:
     """Pending with what is left, firing with its values, what holds it, who keeps it quiet."""
     pending = {**INSTANCE, "state": "pending", "activeAt": "2026-01-31T11:59:05Z", "forLeft": 60}

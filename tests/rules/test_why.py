@@ -87,7 +87,7 @@ def test_a_side_that_blocks_is_named() -> None:
 def test_the_missing_selector_is_named() -> None:
     """Without data the selectors that return nothing are named, and no others."""
     found = explained(alerting("'rate(gone{a=\"b\"}[5m]) / present > 1'"), engine(("present", {}, 1)))
-    assert [one.reason for one in found.judged] == ['no data: nothing answers gone{a="b"}']
+    assert [one.reason for one in found.judged] == ['no data: no series matches gone{a="b"}']
     assert [(one.selector, one.series) for one in found.inputs] == [('gone{a="b"}', 0), ("present", 1)]
 
 
@@ -105,7 +105,10 @@ def test_empty_input_of_an_aggregation_is_no_missing_data() -> None:
         ("vector(1)", [], "the expression returns 1"),
         ("'1 > up'", [("up", {}, 3.0)], "3 is above the threshold 1 (200 % away)"),
         ("up > 2 * limit", [("up", {}, 3.0), ("limit", {}, 2.0)], "3 is below the threshold 4 (25 % away)"),
-        ("up > 0", [("up", {}, 0.0)], "0 is at the threshold 0"),
+        ("up > 0", [("up", {}, 0.0)], "0 is at the threshold 0, not above it"),
+        ("up > 1", [("up", {}, 0.001)], "0.001 is below the threshold 1 (100 % away)"),
+        ("up == 0", [("up", {}, 1.0)], "1 is not 0"),
+        ("up != 1", [("up", {}, 0.0)], "0 is not 1"),
         ("up > 0", [("up", {}, -2.0)], "-2 is below the threshold 0"),
         (
             "up > 1",
@@ -125,7 +128,7 @@ def test_empty_input_of_an_aggregation_is_no_missing_data() -> None:
         (
             "'label_replace(up == 1, \"stage\", \"x\", \"\", \"\")'",
             [("up", {"job": "a"}, 0.0)],
-            "0 is below the threshold 1 (100 % away)",
+            "0 is not 1",
         ),
     ],
 )  # fmt: skip

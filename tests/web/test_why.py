@@ -162,7 +162,7 @@ async def test_a_missing_input_is_named(there: World) -> None:
     ]
     there.judge.hold(load=None)
     await there.step()
-    assert (await there.ask(alert="High"))["answer"] == "High does not fire: no data: nothing answers load"
+    assert (await there.ask(alert="High"))["answer"] == "High does not fire: no data: no series matches load"
 
 
 async def test_the_way_of_an_episode(there: World) -> None:
@@ -230,7 +230,7 @@ async def test_what_holds_it(there: World) -> None:
     await there.step(load=None)
     document = await there.ask(alert="Kept")
     assert document["answer"] == (
-        "Kept fires for 1: it is held (no data), no data: nothing answers load; "
+        "Kept fires for 1: it is held (no data), no data: no series matches load; "
         "no route leads to a receiver that sends"
     )
 
@@ -307,7 +307,7 @@ async def test_no_data_is_the_answer_for_every_label_set(there: World) -> None:
     """Matchers that nothing measured can fit do not hide that nothing is measured."""
     await there.judge.evaluate()
     document = await there.ask(alert="Low", match='i="7"')
-    assert document["answer"] == "Low does not fire: no data: nothing answers load"
+    assert document["answer"] == "Low does not fire: no data: no series matches load"
 
 
 async def test_matchers_choose_instances(there: World) -> None:
