@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import math
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.errors import InputError
+from exporter.ingest.scrape_parser import Format as Scraped
+from exporter.ingest.scrape_parser import ScrapeParser
+from exporter.model.labels import LabelSet
 from exporter.observe.families import RegistryReader
 from exporter.web.exposition import ExpositionPage, Renderer
 from exporter.web.exposition_text import escape_name, value_texts
@@ -436,3 +440,34 @@ def test_value_texts_read_back(values: list[float]) -> None:
     for value, text in zip(values, value_texts(np.array(values)), strict=True):
         back = float(text)
         assert math.isnan(back) if math.isnan(value) else back == value
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(), min_size=1, max_size=8),
+    st.lists(
+        st.text(st.characters(exclude_categories=("Cs",)), max_size=12), min_size=8, max_size=8, unique=True
+    ),
+    st.booleans(),
+)
+def test_what_is_exposed_is_scraped_bit_for_bit(
+    values: list[float], texts: list[str], openmetrics: bool
+) -> None:
+    """Any values and label texts come back out of the scrape parser, in both formats, twice."""
+    registry = CollectorRegistry()
+    gauge = Gauge("any_value", "h", ["text"], registry=registry)
+    for text, value in zip(texts, values, strict=False):
+        gauge.labels(text).set(value)
+    offer = Offer(Format.OPENMETRICS if openmetrics else Format.TEXT_0)
+    body = Renderer(offer).render(RegistryReader(registry).read())
+    parser = ScrapeParser(lambda name, pairs: LabelSet.of((*pairs, ("__name__", name))))
+    wanted = {text: struct.pack("<d", value) for text, value in zip(texts, values, strict=False)}
+    for _ in range(2):
+        scraped = parser.parse(body, Scraped.OPENMETRICS if openmetrics else Scraped.TEXT)
+        found = {
+            labels.get("text"): struct.pack("<d", value)
+            for labels, value in zip(scraped.series, scraped.values.tolist(), strict=True)
+        }
+        assert found.keys() == wanted.keys()
+        for text, value in zip(texts, values, strict=False):
+            assert found[text] == wanted[text] or math.isnan(value)
