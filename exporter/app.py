@@ -85,6 +85,7 @@ from exporter.web.auth import WebConfig, is_loopback
 from exporter.web.dashboard import DashboardDocument
 from exporter.web.encode import rfc3339
 from exporter.web.exposition import ExpositionPage
+from exporter.web.metrics import ExpositionMetrics
 from exporter.web.ports import Deps, QueryService, Status
 from exporter.web.server import Server, create_app
 
@@ -185,7 +186,9 @@ class App:
             self._faults.report(f"collector {type(collector).__name__}", error)
 
         self._snapshotter = Snapshotter(self._registry, on_error=on_error)
-        self._exposition = ExpositionPage(self._registry, on_error=on_error)
+        self._exposition = ExpositionPage(
+            self._registry, on_error, metrics=ExpositionMetrics(self._registry), clock=self._clock
+        )
 
     def _build_queries(self) -> None:
         """The engine behind the API and the rules: the embedded one, or the one at `query.url`."""

@@ -39,7 +39,7 @@ def itself() -> Dashboard:
             Row("Rules", _rules()),
             Row("Collectors", _collectors()),
             Row("Queries", _queries()),
-            Row("Targets", _targets()),
+            Row("Targets and exposition", _targets()),
         ),
     )
 
@@ -309,6 +309,7 @@ def _queries() -> Sequence[Panel]:
 
 
 def _targets() -> Sequence[Panel]:
+    buckets = "sum by (le) (rate(quantum_exposition_duration_seconds_bucket[$__rate_interval]))"
     return (
         stat(
             "Targets down",
@@ -396,5 +397,21 @@ def _targets() -> Sequence[Panel]:
             "short",
             width=12,
             no_value=_NO_TARGET,
+        ),
+        lines(
+            "Rendering of /metrics, p95",
+            prom(f"histogram_quantile(0.95, {buckets})", "p95"),
+            "Time to render what others scrape from here.",
+            "s",
+            lowest=0,
+            width=12,
+        ),
+        lines(
+            "Samples on /metrics",
+            prom("quantum_exposition_samples", "samples"),
+            "What others scrape from here.",
+            "short",
+            lowest=0,
+            width=12,
         ),
     )

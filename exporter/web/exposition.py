@@ -19,10 +19,12 @@ import zstandard
 from prometheus_client import CollectorRegistry
 
 from exporter.births import mass_birth
+from exporter.clock import Clock, SystemClock
 from exporter.errors import InputError
 from exporter.model.samples import Float64s
 from exporter.observe.families import FamilyValues, Layout, RegistryReader, Source
 from exporter.web import exposition_text as text
+from exporter.web.metrics import ExpositionMetrics
 from exporter.web.negotiate import Encoding, Format, Offer, Wanted, choose_encoding, choose_offer, subsystem
 
 _BLOCK = 4096  # lines joined by one C call, which nothing can interrupt: under 2 ms
@@ -37,12 +39,20 @@ _Key: TypeAlias = tuple[Offer, Encoding, Wanted]
 class ExpositionPage:
     """/metrics of one registry. Belongs to one event loop.
 
-    `on_error` hears of collectors that raised; their families are missing from the page.
+    `on_error` hears of collectors that raised; their families are missing from the page. `metrics` are of the
+    page itself, timed by `clock`.
     """
 
     def __init__(
-        self, registry: CollectorRegistry, on_error: Callable[[object, Exception], None] | None = None
+        self,
+        registry: CollectorRegistry,
+        on_error: Callable[[object, Exception], None] | None = None,
+        *,
+        metrics: ExpositionMetrics | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        self._metrics = metrics or ExpositionMetrics(CollectorRegistry())
+        self._clock = clock or SystemClock()
         self._reader = RegistryReader(registry, on_error)
         self._renderers: dict[tuple[Offer, bool], Renderer] = {}
         self._running: dict[_Key, asyncio.Task[bytes]] = {}
@@ -60,6 +70,7 @@ class ExpositionPage:
         wanted = wanted or Wanted()
         if wanted.collect and wanted.exclude:
             raise InputError("collect[] and exclude[] cannot be given together")
+        self._metrics.requests.inc()
         # shielded: one client that hangs up must not cancel the others' answer
         body = await asyncio.shield(self._shared((offer, encoding, wanted)))
         headers = {"Content-Type": offer.content_type, "Vary": "Accept, Accept-Encoding"}
@@ -72,14 +83,22 @@ class ExpositionPage:
         if task is None:
             task = asyncio.create_task(self._answer(key), name="render exposition")
             self._running[key] = task
-            task.add_done_callback(lambda _: self._running.pop(key, None))
+            task.add_done_callback(lambda done: self._forget(key, done))
         return task
+
+    def _forget(self, key: _Key, task: asyncio.Task[bytes]) -> None:
+        self._running.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # nobody may be left who waits for it
 
     async def _answer(self, key: _Key) -> bytes:
         offer, encoding, wanted = key
         if encoding is Encoding.IDENTITY:
             async with self._lock:
-                return await self._render(offer, wanted)
+                started = self._clock.monotonic()
+                body = await self._render(offer, wanted)
+                self._metrics.duration.observe(self._clock.monotonic() - started)
+                return body
         plain = await asyncio.shield(self._shared((offer, Encoding.IDENTITY, wanted)))
         return await asyncio.to_thread(_compressed, plain, encoding)
 
@@ -126,6 +145,7 @@ class ExpositionPage:
             found = item if isinstance(item, Sequence) else self._reader.read_source(item, **extras)
             families.extend(found)
         if wanted.everything:
+            self._metrics.samples.set(sum(len(family.values) for family in families))
             return renderer.render(families)
         if wanted.collect or wanted.exclude:
             families = _of_subsystems(families, wanted)

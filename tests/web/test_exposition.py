@@ -37,7 +37,9 @@ from exporter.model.labels import LabelSet
 from exporter.observe.families import RegistryReader
 from exporter.web.exposition import ExpositionPage, Renderer
 from exporter.web.exposition_text import escape_name, value_texts
+from exporter.web.metrics import ExpositionMetrics
 from exporter.web.negotiate import Encoding, Escaping, Format, Offer, Wanted, choose_encoding, choose_offer
+from tests.helpers.clock import FakeClock
 from tests.helpers.peers import peer
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
@@ -471,3 +473,17 @@ def test_what_is_exposed_is_scraped_bit_for_bit(
         assert found.keys() == wanted.keys()
         for text, value in zip(texts, values, strict=False):
             assert found[text] == wanted[text] or math.isnan(value)
+
+
+async def test_the_page_counts_and_times_itself() -> None:
+    """Requests are counted, a shared rendering is timed once, samples are those of the whole page."""
+    registry = CollectorRegistry()
+    gauge = Gauge("g", "h", ["l"], registry=registry)
+    for number in range(5):
+        gauge.labels(number)
+    own = CollectorRegistry()
+    page = ExpositionPage(registry, metrics=ExpositionMetrics(own), clock=FakeClock())
+    await asyncio.gather(*(page.render("", "") for _ in range(4)))
+    await page.render("", "", Wanted(names=("g",)))
+    names = ("requests_total", "duration_seconds_count", "samples")
+    assert [own.get_sample_value(f"quantum_exposition_{name}") for name in names] == [5, 2, 5]
