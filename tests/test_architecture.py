@@ -51,6 +51,7 @@ PURE_FILES = (
     "notify/flapping.py",
     "notify/instances.py",
     "notify/lanes.py",
+    "notify/steps.py",
     "notify/agenda.py",
     "notify/episodes.py",
     "notify/quiet.py",

@@ -7,6 +7,7 @@ from the stored state and thrown away at the end. Between turns evaluations only
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry
@@ -91,7 +92,7 @@ class Notifying:
             permitted=self._permitted,
         )
         self._state = await dispatcher.load()
-        dispatcher.retain(self._groups)
+        await dispatcher.retain(self._groups)
         if self.adopt is not None:
             await self.adopt(self._adopted())
         self._dispatcher, self._service = dispatcher, AlertService(dispatcher, self._clock)
@@ -145,7 +146,8 @@ class Notifying:
     async def handle(self, evaluation: GroupEvaluation) -> None:
         """Take one evaluation in, if it is our turn."""
         if self._dispatcher is not None:
-            self._alertmanagers.handle(evaluation)
+            await self._alertmanagers.handle(evaluation)
+        if self._dispatcher is not None:
             await self._dispatcher.handle(evaluation)
 
     def lag_ms(self) -> int:
@@ -164,7 +166,7 @@ class Notifying:
             await self._dispatcher.configure(
                 config.notification, notifier_factory(self._clock, self._external_url)
             )
-            self._dispatcher.retain(groups)
+            await self._dispatcher.retain(groups)
 
     async def drain(self) -> None:
         """Let what is on its way arrive, for at most a second."""
@@ -217,6 +219,6 @@ class Notifying:
         stored: dict[str, list[AlertInstance]] = {}
         for (rule_key, _), record in self._state.instances.items():
             if record is not None:
-                stored.setdefault(rule_key, []).append(from_record(record))
+                stored.setdefault(rule_key, []).append(from_record(json.loads(record)))
         ended = frozenset(one.id for one in self._state.episodes.values() if not one.active)
         return Adopted(stored, ended)

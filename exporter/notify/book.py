@@ -2,6 +2,8 @@
 
 Synchronous, and told the time. Each event (an evaluation, a report of a lane, a person's act, a second that
 went by) changes the book and gathers what must be recorded and what must be sent; `take` hands both over.
+What may take long is a generator of steps: between them reports and acts of people may come in, another
+evaluation, tick or configuration may not, and nothing may be taken before the last step.
 An episode is considered anew when it starts, when a time comes at which something about it may change (a
 cooldown ends, a group opens), and at each evaluation while quiet.
 
@@ -11,7 +13,7 @@ Its parts: `episodes` (which there are), `quiet` (what keeps them quiet), `agend
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +28,7 @@ from exporter.notify.outlook import Outlook, Standing, outlook, standings
 from exporter.notify.quiet import Quiet
 from exporter.notify.records import Changes, Episode, Notification, Silence, Status
 from exporter.notify.route import Destination, Router
+from exporter.notify.steps import Steps, finish
 from exporter.rules.alert import AlertInstance
 from exporter.rules.evaluation import GroupEvaluation
 from exporter.rules.model import AlertingRule
@@ -94,7 +97,7 @@ class AlertBook:
 
     # the evaluator, and time
 
-    def evaluate(self, evaluation: GroupEvaluation, now_ms: int) -> None:
+    def evaluate(self, evaluation: GroupEvaluation, now_ms: int) -> Steps[None]:
         """Take in one evaluation of a group: what fires, what ended, and decide what is sent."""
         started: list[str] = []
         ended: list[str] = []
@@ -104,25 +107,25 @@ class AlertBook:
                 continue
             if self._episodes.rules.get(rule.key) is not rule:  # its cooldown may be another one
                 self._agenda.attend(self._episodes.of_rule(rule.key))
-            begun, over = self._episodes.take_in(found, rule, now_ms)
+            begun, over = yield from self._episodes.take_in(found, rule, now_ms)
             started.extend(begun)
             ended.extend(over)
         if started or ended:
             self._quiet.firing_changed()
         considered = self._agenda.due(now_ms) | self._agenda.attention | set(started)
-        self._consider(considered, ended, now_ms)
+        yield from self._consider(considered, ended, now_ms)
 
-    def tick(self, now_ms: int) -> None:
+    def tick(self, now_ms: int) -> Steps[None]:
         """Decide what has fallen due since."""
         due = self._agenda.due(now_ms)
         if due:
-            self._consider(due, (), now_ms)
+            yield from self._consider(due, (), now_ms)
 
-    def retain(self, rules: Iterable[AlertingRule], now_ms: int) -> None:
+    def retain(self, rules: Iterable[AlertingRule], now_ms: int) -> Steps[None]:
         """These are the rules now: episodes of others end, because their rule was removed."""
-        ended = self._episodes.retain({rule.key: rule for rule in rules}, now_ms)
+        ended = yield from self._episodes.retain({rule.key: rule for rule in rules}, now_ms)
         self._quiet.firing_changed()
-        self._consider(self._agenda.attention, ended, now_ms)
+        yield from self._consider(self._agenda.attention, ended, now_ms)
 
     # the lanes
 
@@ -131,22 +134,13 @@ class AlertBook:
         notification = self.queued.finish(notification_id)
         if notification is None:
             return
-        self._record(
-            replace(
-                notification,
-                state=Status.DELIVERED,
-                finished_at_ms=now_ms,
-                via=via,
-                attempts=attempts or notification.attempts + 1,
-                error="",
-            )
-        )
+        self._record(notification.arrived(now_ms, via=via, attempts=attempts or notification.attempts + 1))
         units: Units = {}
         if notification.status == "firing":
             for key, slot in notification.slots:
                 self._decider.arrived(units, key, slot, now_ms)
         self._episodes.count_delivery(notification.episode_ids, now_ms)
-        self._decider.emit(units, now_ms)
+        self._decider.emit(units.values(), now_ms)
         self._decider.release(notification.episode_ids)
 
     def failed(self, notification_id: str, error: str, *, attempts: int, next_try_ms: int) -> None:
@@ -189,7 +183,7 @@ class AlertBook:
         episode, is_new = self._episodes.resolve(episode_id, by, notes, now_ms)
         if is_new:
             self._agenda.attend((episode_id,))
-            self._decider.consider((), [episode_id], now_ms)
+            finish(self._decider.consider((), [episode_id], now_ms))
         return episode
 
     def set_silence(self, silence: Silence) -> None:
@@ -260,11 +254,11 @@ class AlertBook:
 
     # inside
 
-    def _consider(self, episode_ids: Iterable[str], ended: Iterable[str], now_ms: int) -> None:
+    def _consider(self, episode_ids: Iterable[str], ended: Collection[str], now_ms: int) -> Steps[None]:
         for episode_id in ended:
             self._decider.leave(episode_id)
         self._agenda.keep(self.firing)
-        self._decider.consider(episode_ids, ended, now_ms)
+        yield from self._decider.consider(episode_ids, ended, now_ms)
 
     def _record(self, notification: Notification) -> None:
         self._outcome.changes.notifications[notification.id] = notification

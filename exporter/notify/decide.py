@@ -6,7 +6,8 @@ moment leaves together, in notifications that `outgoing` makes of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import heapq
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from exporter.config.receivers import NotificationConfig
@@ -21,12 +22,14 @@ from exporter.notify.outgoing import QueuedNotifications, Unit
 from exporter.notify.quiet import Quiet
 from exporter.notify.records import Episode, NotifiedAlert, fingerprint
 from exporter.notify.route import Destination, Router, Target, destinations
+from exporter.notify.steps import Steps, sliced
 from exporter.rules import cooldown
 from exporter.rules.cooldown import Gate, NotifyDecision, NotifyReason
 from exporter.rules.model import AlertingRule
 
 Link = Callable[[AlertingRule], str]
 Units = dict[tuple[str, ...], Unit]
+_SORTED_AT_ONCE = 2_000
 _KEPT_ANNOTATION = 16_000  # characters of one annotation in a notification
 
 
@@ -61,6 +64,7 @@ class Decider:
         self._agenda = agenda
         self._outcome = outcome
         self._link = link
+        self._ending: set[str] = set()  # over, and what is said of it is being decided
         self.configure(config)
 
     def configure(self, config: NotificationConfig) -> None:
@@ -73,23 +77,30 @@ class Decider:
         """An episode is over: its groups wait for it no more."""
         self._groups.leave(episode_id)
 
-    def consider(self, episode_ids: Iterable[str], ended: Iterable[str], now_ms: int) -> None:
-        """Decide about episodes that fire, and about those that have ended."""
+    def consider(self, episode_ids: Iterable[str], ended: Collection[str], now_ms: int) -> Steps[None]:
+        """Decide about episodes that fire, and about those that have ended.
+
+        Between the steps gates may change and episodes may be acknowledged; the outcome is whole at the end.
+        """
+        self._ending.update(ended)
         inputs: dict[str, _GateInput] = {}
-        firing = self._episodes.firing
-        chosen = [one for one in episode_ids if one in firing]
-        for episode_id in sorted(chosen, key=lambda one: firing[one].labels.pairs):
-            self._add_firing(inputs, episode_id, now_ms)
-        for episode_id in ended:
-            for key in self.gates.keys_of(episode_id):
-                if key not in inputs:
-                    destination = self.destinations.get(destination_of(key))
-                    inputs[key] = _GateInput(destination, cooldown_ms=self.gates.get(key).cooldown_ms)
-                inputs[key].resolved.append(episode_id)
+        for some in sliced(self._in_order(episode_ids)):
+            for episode_id in some:
+                self._add_firing(inputs, episode_id, now_ms)
+            yield
+        for some in sliced(ended):
+            for episode_id in some:
+                self._add_ended(inputs, episode_id)
+            yield
         units: Units = {}
-        for key, given in inputs.items():
-            self._decide(units, key, given, now_ms)
-        self.emit(units, now_ms)
+        for few in sliced(inputs.items()):
+            for key, given in few:
+                self._decide(units, key, given, now_ms)
+            yield
+        for unit in sliced(units.values()):
+            self.emit(unit, now_ms)
+            yield
+        self._ending.difference_update(ended)
         self.release(ended)
 
     def arrived(self, units: Units, key: str, slot: str, now_ms: int) -> None:
@@ -123,9 +134,9 @@ class Decider:
             if after is not gate:
                 self.gates.set(after, self._outcome.changes)
 
-    def emit(self, units: Units, now_ms: int) -> None:
+    def emit(self, units: Iterable[Unit], now_ms: int) -> None:
         """Make the notifications of the units, queue them and hand them out."""
-        for unit in units.values():
+        for unit in units:
             for notification in unit.notifications(now_ms):
                 numbered = replace(notification, seq=self.queued.last_seq + 1)
                 self.queued.add(numbered)
@@ -140,6 +151,8 @@ class Decider:
                 continue
             if self.gates.knows(episode_id) or self.queued.tells_of(episode_id):
                 continue
+            if episode_id in self._ending:
+                continue
             self._episodes.forget(episode_id)
 
     def link_of(self, episode: Episode) -> str:
@@ -148,6 +161,25 @@ class Decider:
         return self._link(rule) if rule else ""
 
     # inside
+
+    def _in_order(self, episode_ids: Iterable[str]) -> Iterator[str]:
+        """Those that fire, by their labels; sorted in parts, so that none of them takes long."""
+        firing = self._episodes.firing
+
+        def place(episode_id: str) -> tuple[tuple[str, str], ...]:
+            return firing[episode_id].labels.pairs
+
+        chosen = (one for one in episode_ids if one in firing)
+        parts = [sorted(part, key=place) for part in sliced(chosen, _SORTED_AT_ONCE)]
+        return heapq.merge(*parts, key=place)
+
+    def _add_ended(self, inputs: dict[str, _GateInput], episode_id: str) -> None:
+        """Put an episode that is over before the gates that know it."""
+        for key in self.gates.keys_of(episode_id):
+            if key not in inputs:
+                destination = self.destinations.get(destination_of(key))
+                inputs[key] = _GateInput(destination, cooldown_ms=self.gates.get(key).cooldown_ms)
+            inputs[key].resolved.append(episode_id)
 
     def _add_firing(self, inputs: dict[str, _GateInput], episode_id: str, now_ms: int) -> None:
         """Put an episode before the gates of its destinations, but where its group has to wait."""

@@ -4,6 +4,8 @@ Order of things: the book decides (synchronously), the store commits, only then 
 Commits are grouped: what was decided while one runs goes into the next, so that an evaluation never waits
 for the database. Between evaluations the book is asked once a second what has fallen due: a cooldown that
 ends for something that still fires (by the last evaluation) is sent then, not at the next evaluation.
+Ten thousand alerts at once are decided in steps, so that the event loop is never held for long: one decision
+at a time, reports of the lanes in between, and what came of it is taken when it is whole.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from exporter.notify.ports import Notifier
 from exporter.notify.records import Changes, Notification
 from exporter.notify.route import Destination
 from exporter.notify.silences import RETENTION_MS
+from exporter.notify.steps import Steps, finish, sliced
 from exporter.notify.store import JournaledStore
+from exporter.notify.waiting import first_of
 from exporter.rules.alert import AlertState
 from exporter.rules.evaluation import GroupEvaluation
 from exporter.rules.model import AlertingRule, RuleGroup
@@ -35,6 +39,8 @@ _log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 _HOUSEKEEPING_TICKS = 60
+_MANY = 100  # queued notifications from which deliveries are recorded at this pause
+_LINGER_S = 0.05
 
 MakeNotifier = Callable[[Destination], Notifier]
 
@@ -71,8 +77,11 @@ class Dispatcher:
         self._changes = Changes()
         self._to_send: list[Notification] = []
         self._wake = asyncio.Event()
+        self._flushing = 0
+        self._hurry = asyncio.Event()  # while somebody waits for what is to be recorded
         self._idle = asyncio.Event()
         self._idle.set()
+        self._deciding = asyncio.Lock()  # held by whoever changes the book in steps
         self._ticked_s = clock.monotonic()
         self._waits_since_s: float | None = None  # the oldest decision that is not recorded
         self._seen_alerts: dict[str, set[tuple[str, str, str]]] = {}
@@ -119,31 +128,37 @@ class Dispatcher:
 
     async def handle(self, evaluation: GroupEvaluation) -> None:
         """Take in one evaluation; returns as soon as it is decided, the rest goes on in the background."""
-        self.book.evaluate(evaluation, self._clock.now_ms())
+        await self._decide(lambda: self.book.evaluate(evaluation, self._clock.now_ms()))
         self._show(evaluation)
-        self._take()
 
     async def tick(self) -> None:
         """Decide what has fallen due."""
-        self.book.tick(self._clock.now_ms())
-        self._take()
+        await self._decide(lambda: self.book.tick(self._clock.now_ms()))
 
     async def flush(self) -> None:
         """Wait until everything decided so far is recorded and handed to the lanes."""
+        async with self._deciding:
+            pass
         self._take()
-        await self._idle.wait()
-        await self.store.barrier()
+        self._flushing += 1
+        self._hurry.set()
+        try:
+            await self._idle.wait()
+            await self.store.barrier()
+        finally:
+            self._flushing -= 1
+            if not self._flushing:
+                self._hurry.clear()
 
-    def retain(self, groups: Iterable[RuleGroup]) -> None:
+    async def retain(self, groups: Iterable[RuleGroup]) -> None:
         """After a reload: these are the rule groups now; episodes of rules that are gone resolve."""
         rules = [rule for group in groups for rule in group.rules if isinstance(rule, AlertingRule)]
-        self.book.retain(rules, self._clock.now_ms())
+        await self._decide(lambda: self.book.retain(rules, self._clock.now_ms()))
         kept = {rule.key for rule in rules}
         for key in [key for key in self._seen_alerts if key not in kept]:
             for labels in self._seen_alerts.pop(key):
                 if not any(labels in others for others in self._seen_alerts.values()):
                     self._metrics.alerts.remove(*labels)
-        self._take()
 
     async def configure(self, config: NotificationConfig, make_notifier: MakeNotifier) -> None:
         """After a reload: route and deliver by another configuration; queued notifications are kept."""
@@ -155,12 +170,12 @@ class Dispatcher:
         await asyncio.gather(*tasks.values(), return_exceptions=True)
         for lane in old.values():
             await lane.notifier.close()
-        self.book.configure(config)
+        async with self._deciding:
+            self.book.configure(config)
         self._make_lanes()
         for name in old.keys() - self._lanes.keys():
             self._metrics.remove_receiver(name)
-        for notification in self.book.queued:
-            self._hand_over(notification)
+        await self._hand_over_all(self.book.queued)
         if self._running is not None:
             for name, lane in self._lanes.items():
                 self._tasks[name] = self._running.create_task(lane.run())
@@ -199,7 +214,20 @@ class Dispatcher:
 
     # inside
 
+    async def _decide(self, decision: Callable[[], Steps[None]]) -> None:
+        """Take a decision step by step, others running in between; once begun it is brought to its end."""
+        async with self._deciding:
+            steps = decision()
+            try:
+                for _ in steps:
+                    await asyncio.sleep(0)
+            finally:
+                finish(steps)
+        self._take()
+
     def _take(self) -> None:
+        if self._deciding.locked():
+            return  # it is taken when the decision is whole
         outcome: Outcome = self.book.take()
         for receiver, count in outcome.suppressed.items():
             self._metrics.suppressed.labels(receiver).inc(count)
@@ -215,6 +243,9 @@ class Dispatcher:
     async def _commit_loop(self) -> None:
         while True:
             await self._wake.wait()
+            if not self._to_send and len(self.book.queued) > _MANY:
+                # what arrives one by one is recorded together
+                await first_of(self._clock.sleep(_LINGER_S), self._hurry.wait())
             self._wake.clear()
             self._waits_since_s = self._clock.monotonic()
             changes, self._changes = self._changes, Changes()
@@ -229,8 +260,7 @@ class Dispatcher:
                 self._metrics.faults.inc()
                 _log.exception("alert state was not recorded")
             self._metrics.journaling.set(self.store.journaling)
-            for notification in to_send:
-                self._hand_over(notification)
+            await self._hand_over_all(to_send)
             if not self._wake.is_set():
                 self._waits_since_s = None
                 self._idle.set()
@@ -253,6 +283,12 @@ class Dispatcher:
             except Exception:
                 self._metrics.faults.inc()
                 _log.exception("unexpected error in the notifier")
+
+    async def _hand_over_all(self, notifications: Iterable[Notification]) -> None:
+        for some in sliced(notifications):
+            for notification in some:
+                self._hand_over(notification)
+            await asyncio.sleep(0)
 
     def _hand_over(self, notification: Notification) -> None:
         lane = self._lanes.get(notification.destination)
@@ -293,9 +329,9 @@ class Dispatcher:
                 permitted=self._permitted,
             )
 
-    def _snapshot(self) -> Changes:
-        """Everything live, without what still waits for its commit."""
-        return self.book.snapshot()
+    def _snapshot(self) -> Changes | None:
+        """Everything live; None in the middle of a decision."""
+        return None if self._deciding.locked() else self.book.snapshot()
 
     def _show(self, evaluation: GroupEvaluation) -> None:
         """Set the gauges of the rules' instances."""

@@ -10,6 +10,7 @@ from exporter.notify.flapping import FlapCounter
 from exporter.notify.instances import InstanceTable
 from exporter.notify.outcome import Outcome
 from exporter.notify.records import Episode, fingerprint
+from exporter.notify.steps import Steps, sliced
 from exporter.rules.alert import AlertInstance, AlertState, ResolveReason
 from exporter.rules.evaluation import RuleEvaluation
 from exporter.rules.model import AlertingRule
@@ -48,12 +49,14 @@ class EpisodeTable:
             if episode.active:
                 self._by_rule.setdefault(episode.rule_key, set()).add(episode.id)
 
-    def take_in(self, found: RuleEvaluation, rule: AlertingRule, now_ms: int) -> tuple[list[str], list[str]]:
+    def take_in(
+        self, found: RuleEvaluation, rule: AlertingRule, now_ms: int
+    ) -> Steps[tuple[list[str], list[str]]]:
         """Begin and end episodes as one evaluation of a rule says; the ids that fire now and did not before
         (to this table), and the ids that ended."""
         self.rules[rule.key] = rule
         self.active[rule.key] = found.active
-        self.instances.update(rule.key, found.active, self._outcome.changes)
+        yield from self.instances.update(rule.key, found.active, self._outcome.changes)
         firing = {one.episode_id: one for one in found.active if one.state is AlertState.FIRING}
         active = self._by_rule.setdefault(rule.key, set())
         over = {one.episode_id: one for one in found.resolved}
@@ -64,17 +67,21 @@ class EpisodeTable:
         }
         started: list[str] = []
         ended = sorted(active - firing.keys())
-        for episode_id in ended:
-            self._end(episode_id, over.get(episode_id), now_ms, ResolveReason.RULE_CHANGED.value)
-        for episode_id, instance in firing.items():
-            episode = self.all.get(episode_id)
-            if episode is None:
-                self._start(rule, instance)
-            elif episode.peak != instance.peak:
-                self.set(replace(episode, peak=instance.peak, value=instance.value))
-            if episode_id not in self.firing:
-                started.append(episode_id)
-            self.firing[episode_id] = instance
+        for some in sliced(ended):
+            for episode_id in some:
+                self._end(episode_id, over.get(episode_id), now_ms, ResolveReason.RULE_CHANGED.value)
+            yield
+        for few in sliced(firing.items()):
+            for episode_id, instance in few:
+                episode = self.all.get(episode_id)
+                if episode is None:
+                    self._start(rule, instance)
+                elif episode.peak != instance.peak:
+                    self.set(replace(episode, peak=instance.peak, value=instance.value))
+                if episode_id not in self.firing:
+                    started.append(episode_id)
+                self.firing[episode_id] = instance
+            yield
         active.update(firing)
         return started, ended
 
@@ -82,13 +89,15 @@ class EpisodeTable:
         """The active episodes of a rule."""
         return self._by_rule.get(rule_key, set())
 
-    def retain(self, rules: Mapping[str, AlertingRule], now_ms: int) -> list[str]:
+    def retain(self, rules: Mapping[str, AlertingRule], now_ms: int) -> Steps[list[str]]:
         """Only these rules are left, by key: the ids of the episodes that ended for want of theirs."""
         ended: list[str] = []
         for rule_key in [key for key in self._by_rule if key not in rules]:
-            for episode_id in sorted(self._by_rule[rule_key]):
-                self._end(episode_id, None, now_ms, ResolveReason.RULE_REMOVED.value)
-                ended.append(episode_id)
+            for some in sliced(sorted(self._by_rule[rule_key])):
+                for episode_id in some:
+                    self._end(episode_id, None, now_ms, ResolveReason.RULE_REMOVED.value)
+                ended.extend(some)
+                yield
             self.rules.pop(rule_key, None)
             self.active.pop(rule_key, None)
         self.instances.retain(rules, self._outcome.changes)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from exporter.config.receivers import FlappingConfig
 
 _KEPT = 1000  # changes remembered for one instance; far beyond any sensible bound
@@ -13,12 +11,12 @@ class FlapCounter:
     """The times at which instances fired or resolved; an instance is any hashable text."""
 
     def __init__(self) -> None:
-        self._times: dict[str, deque[int]] = {}
+        self._times: dict[str, tuple[int, ...]] = {}
         self._noticed: set[tuple[str, str]] = set()
 
     def changed(self, instance: str, at_ms: int) -> None:
         """Note one change of state."""
-        self._times.setdefault(instance, deque(maxlen=_KEPT)).append(at_ms)
+        self._times[instance] = (*self._times.get(instance, ()), at_ms)[-_KEPT:]
 
     def count(self, instance: str, window_ms: int, now_ms: int) -> int:
         """How many changes lie in the window that ends now (its start exclusive)."""
@@ -52,7 +50,7 @@ class FlapCounter:
         """Drop the changes before a time."""
         for instance in list(self._times):
             times = self._times[instance]
-            while times and times[0] < before_ms:
-                times.popleft()
-            if not times:
+            if times[-1] < before_ms:
                 del self._times[instance]
+            elif times[0] < before_ms:
+                self._times[instance] = tuple(at for at in times if at >= before_ms)

@@ -30,7 +30,7 @@ class GateTable:
 
     def __init__(self) -> None:
         self._gates: dict[str, Gate] = {}
-        self._of: dict[str, set[str]] = {}
+        self._of: dict[str, tuple[str, ...]] = {}  # few each: one for each destination
 
     def __iter__(self) -> Iterator[tuple[str, Gate]]:
         return iter(list(self._gates.items()))
@@ -59,12 +59,14 @@ class GateTable:
         key = gate.key
         before = self._gates.get(key)
         for episode_id in gate.episodes:
-            self._of.setdefault(episode_id, set()).add(key)
+            keys = self._of.get(episode_id, ())
+            if key not in keys:
+                self._of[episode_id] = (*keys, key)
         for episode_id in before.episodes if before else ():
-            if episode_id not in gate.episodes and (keys := self._of.get(episode_id)):
-                keys.discard(key)
-                if not keys:
-                    del self._of[episode_id]
+            if episode_id not in gate.episodes:
+                keys = tuple(other for other in self._of.pop(episode_id, ()) if other != key)
+                if keys:
+                    self._of[episode_id] = keys
         if gate != Gate(key, gate.cooldown_ms):
             self._gates[key] = changes.gates[key] = gate
         elif before is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -52,8 +52,8 @@ class Journal:
                 self.damaged += 1
         return found
 
-    def append(self, record: Mapping[str, Any], *, sync: bool) -> None:
-        """Add one record; with `sync` it is on the disk when this returns.
+    def append(self, text: str, *, sync: bool) -> None:
+        """Add one record, given as JSON in one line; with `sync` it is on the disk when this returns.
 
         Raises: OSError.
         """
@@ -62,12 +62,12 @@ class Journal:
             self._file = self.path.open("ab")
             if self._file.tell():
                 self._file.write(b"\n")  # ends a line that a crash has torn
-        self._file.write(_line(record))
+        self._file.write(_line(text))
         self._file.flush()
         if sync:
             os.fsync(self._file.fileno())
 
-    def replace(self, records: Iterable[Mapping[str, Any]]) -> None:
+    def replace(self, texts: Iterable[str]) -> None:
         """Put other records in the place of all, in one step.
 
         Raises: OSError, and then the old ones are still there.
@@ -76,8 +76,8 @@ class Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.path.with_suffix(".new")
         with fresh.open("wb") as file:
-            for record in records:
-                file.write(_line(record))
+            for text in texts:
+                file.write(_line(text))
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self.path)
@@ -94,6 +94,6 @@ class Journal:
             self._file = None
 
 
-def _line(record: Mapping[str, Any]) -> bytes:
-    body = json.dumps(record, separators=(",", ":")).encode()
+def _line(text: str) -> bytes:
+    body = text.encode()
     return b"%08x %s\n" % (zlib.crc32(body), body)

@@ -15,7 +15,7 @@ class OrderedQueue:
 
     def __init__(self) -> None:
         self._keys: dict[str, tuple[str, ...]] = {}  # in the order of arrival
-        self._lines: dict[str, deque[str]] = {}
+        self._lines: dict[str, tuple[str, ...]] = {}  # short: what tells of one alert instance
         self._blocked: dict[str, int] = {}
         self._ready: deque[str] = deque()
         self._later: list[tuple[float, int, str]] = []
@@ -34,9 +34,9 @@ class OrderedQueue:
         self._keys[one] = tuple(dict.fromkeys(keys))
         blocked = 0
         for key in self._keys[one]:
-            line = self._lines.setdefault(key, deque())
+            line = self._lines.get(key, ())
             blocked += bool(line)
-            line.append(one)
+            self._lines[key] = (*line, one)
         self._blocked[one] = blocked
         if not blocked:
             self._make_ready(one, not_before)
@@ -65,12 +65,12 @@ class OrderedQueue:
     def done(self, one: str) -> None:
         """Take an id out for good; what waited for it may become ready."""
         for key in self._keys.pop(one, ()):
-            line = self._lines[key]
+            line = self._lines.pop(key)
             was_first = line[0] == one
-            line.remove(one)
-            if not line:
-                del self._lines[key]
-            elif was_first:
+            line = tuple(other for other in line if other != one)
+            if line:
+                self._lines[key] = line
+            if line and was_first:
                 self._blocked[line[0]] -= 1
                 if not self._blocked[line[0]]:
                     self._make_ready(line[0], 0.0)

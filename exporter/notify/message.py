@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 from exporter.model.durations import format_duration
 from exporter.model.labels import LabelSet
@@ -27,18 +28,20 @@ def printable(text: str, limit: int) -> str:
     if len(text) > limit:
         mark = f" [truncated, {len(text)} characters]"
         text = text[: max(0, limit - len(mark))] + mark
+    if text.isprintable() and text.isascii():  # nearly always
+        return text
     return _UNSAFE.sub(_escaped, text)
 
 
 def bounded(pairs: Mapping[str, str] | LabelSet, limit: int = VALUE_MAX) -> dict[str, str]:
     """Labels or annotations with long values cut and at most 100 of them; control characters stay."""
-    items = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
     found = {}
-    for name, value in items[:_PAIRS_MAX]:
+    for name, value in islice(pairs if isinstance(pairs, LabelSet) else pairs.items(), _PAIRS_MAX):
         if len(value) > limit:
             mark = f" [truncated, {len(value)} characters]"
             value = value[: limit - len(mark)] + mark
-        found[name] = value.encode("utf-8", "replace").decode()  # a lone surrogate is not UTF-8
+        # a lone surrogate is not UTF-8
+        found[name] = value if value.isascii() else value.encode("utf-8", "replace").decode()
     return found
 
 

@@ -19,6 +19,7 @@ from exporter.notify.lanes import OrderedQueue
 from exporter.notify.metrics import NotifyMetrics
 from exporter.notify.ports import Notifier
 from exporter.notify.records import Notification
+from exporter.notify.waiting import first_of
 
 _log = logging.getLogger(__name__)
 
@@ -178,13 +179,7 @@ class Lane:
             await self._wake.wait()
             return
         delay_s = max(0.0, min(times) - self._clock.monotonic())
-        waits = {asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(self._clock.sleep(delay_s))}
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        await first_of(self._wake.wait(), self._clock.sleep(delay_s))
 
     async def _try(self, notification: Notification) -> None:
         if not self._permitted():  # since it was taken, this process may have stood still for long

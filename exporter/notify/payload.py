@@ -27,6 +27,7 @@ def webhook_payload(
     text: str = "",
 ) -> dict[str, Any]:
     """The document for one notification; `max_alerts` 0 sends all that it has."""
+    pairs = [(bounded(alert.labels), bounded(alert.annotations)) for alert in notification.alerts]
     shown = notification.alerts[:max_alerts] if max_alerts else notification.alerts
     truncated = notification.truncated + len(notification.alerts) - len(shown)
     return {
@@ -36,21 +37,21 @@ def webhook_payload(
         "status": notification.status,
         "receiver": notification.receiver,
         "groupLabels": bounded(notification.group_labels),
-        "commonLabels": common(bounded(alert.labels) for alert in notification.alerts),
-        "commonAnnotations": common(bounded(alert.annotations) for alert in notification.alerts),
+        "commonLabels": common(labels for labels, _ in pairs),
+        "commonAnnotations": common(annotations for _, annotations in pairs),
         "externalURL": external_url,
         "notificationId": notification.id,
         "title": title_of(notification, title),
         "message": text_of(notification, now_ms, text),
-        "alerts": [_alert(alert) for alert in shown],
+        "alerts": [_alert(alert, *own) for alert, own in zip(shown, pairs, strict=False)],
     }
 
 
-def _alert(alert: NotifiedAlert) -> dict[str, Any]:
+def _alert(alert: NotifiedAlert, labels: dict[str, str], annotations: dict[str, str]) -> dict[str, Any]:
     document: dict[str, Any] = {
         "status": alert.status,
-        "labels": bounded(alert.labels),
-        "annotations": bounded(alert.annotations),
+        "labels": labels,
+        "annotations": annotations,
         "startsAt": rfc3339(alert.starts_at_ms),
         "endsAt": rfc3339(alert.ends_at_ms) if alert.ends_at_ms else _NO_TIME,
         "generatorURL": alert.generator_url,

@@ -6,11 +6,13 @@ Times are Unix milliseconds, 0 means never.
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from exporter.model.labels import EMPTY_LABELS, LabelSet, Matcher, MatchOp
@@ -19,6 +21,7 @@ from exporter.rules.cooldown import from_record as gate_from_record
 from exporter.rules.cooldown import to_record as gate_to_record
 
 InstanceKey = tuple[str, str]  # rule key, fingerprint
+dumps = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _NAMESPACE = uuid.UUID("6f2f7a0e-6f0f-5d8e-9d0b-1f3f5f0c7a11")
 
 
@@ -137,6 +140,7 @@ class Notification:
 
     `id` stays the same over retries and restarts. `truncated` counts alerts left out for their number.
     `via` is the receiver that took it where that was the fallback. `seq` orders what was decided at one time.
+    `told` has the episodes of a delivered one, whose alerts are kept no longer.
     """
 
     id: str
@@ -156,15 +160,29 @@ class Notification:
     finished_at_ms: int = 0
     via: str = ""
     error: str = ""
+    told: tuple[str, ...] = ()
 
     @property
     def episode_ids(self) -> tuple[str, ...]:
         """The episodes it tells of."""
-        return tuple(alert.episode_id for alert in self.alerts)
+        return self.told or tuple(alert.episode_id for alert in self.alerts)
+
+    def arrived(self, now_ms: int, *, via: str, attempts: int) -> Notification:
+        """What is kept of it once it is delivered: all but its alerts, which are not sent again."""
+        return replace(
+            self,
+            alerts=(),
+            told=self.episode_ids,
+            state=Status.DELIVERED,
+            finished_at_ms=now_ms,
+            via=via,
+            attempts=attempts,
+            error="",
+        )
 
     def to_record(self) -> dict[str, Any]:
         """JSON values."""
-        record = _record(replace(self, alerts=()))
+        record = _record(self)
         record["alerts"] = [_record(alert) for alert in self.alerts]
         record["state"] = self.state.value
         return record
@@ -175,6 +193,7 @@ class Notification:
         values = dict(record)
         values["alerts"] = tuple(NotifiedAlert.from_record(alert) for alert in values["alerts"])
         values["slots"] = tuple((str(gate), str(slot)) for gate, slot in values["slots"])
+        values["told"] = tuple(values.get("told", ()))
         values["group_labels"] = LabelSet.of(values["group_labels"])
         values["state"] = Status(values["state"])
         return cls(**values)
@@ -200,7 +219,7 @@ class Silence:
 
     def to_record(self) -> dict[str, Any]:
         """JSON values."""
-        record = _record(replace(self, matchers=()))
+        record = _record(self)
         record["matchers"] = [[one.name, one.op.value, one.value] for one in self.matchers]
         return record
 
@@ -214,18 +233,30 @@ class Silence:
         return cls(**values)
 
 
+@dataclass(frozen=True, slots=True)
+class RowTexts:
+    """The JSON of rows by key; `null` where the row is deleted."""
+
+    episodes: Mapping[str, str]
+    gates: Mapping[str, str]
+    notifications: Mapping[str, str]
+    silences: Mapping[str, str]
+
+
 @dataclass(slots=True)
 class Changes:
     """Rows to be written in one transaction, whole and by key, so that writing them twice does no harm.
 
-    None in `gates` and `instances` deletes the row. A whole stored state is a `Changes` too.
+    None in `gates` and `instances` deletes the row. A whole stored state is a `Changes` too. Once its texts
+    were asked for it changes by `merge` alone.
     """
 
     episodes: dict[str, Episode] = field(default_factory=dict)
     gates: dict[str, Gate | None] = field(default_factory=dict)
     notifications: dict[str, Notification] = field(default_factory=dict)
-    instances: dict[InstanceKey, Mapping[str, Any] | None] = field(default_factory=dict)
+    instances: dict[InstanceKey, str | None] = field(default_factory=dict)  # as JSON
     silences: dict[str, Silence] = field(default_factory=dict)
+    _texts: RowTexts | None = field(default=None, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         """How many rows."""
@@ -244,22 +275,38 @@ class Changes:
         self.notifications.update(later.notifications)
         self.instances.update(later.instances)
         self.silences.update(later.silences)
+        self._texts = None
 
-    def to_record(self) -> dict[str, Any]:
-        """JSON values."""
-        return {
-            "episodes": [episode.to_record() for episode in self.episodes.values()],
-            "gates": [[key, gate and gate_to_record(gate)] for key, gate in self.gates.items()],
-            "notifications": [one.to_record() for one in self.notifications.values()],
-            "instances": [[*key, record] for key, record in self.instances.items()],
-            "silences": [silence.to_record() for silence in self.silences.values()],
-        }
+    def texts(self) -> RowTexts:
+        """The JSON of every row: made once, for the tables and the journal. Rows may be many: each is made by
+        itself, so that a thread that makes them holds up no other."""
+        if self._texts is None:
+            self._texts = RowTexts(
+                {key: dumps(one.to_record()) for key, one in self.episodes.items()},
+                {key: dumps(one and gate_to_record(one)) for key, one in self.gates.items()},
+                {key: dumps(one.to_record()) for key, one in self.notifications.items()},
+                {key: dumps(one.to_record()) for key, one in self.silences.items()},
+            )
+        return self._texts
+
+    def to_json(self) -> str:
+        """One JSON document of all rows."""
+        texts = self.texts()
+        gates = (f"[{dumps(key)},{text}]" for key, text in texts.gates.items())
+        instances = (
+            f"[{dumps(rule)},{dumps(mark)},{text or 'null'}]" for (rule, mark), text in self.instances.items()
+        )
+        return (
+            f'{{"episodes":[{",".join(texts.episodes.values())}],"gates":[{",".join(gates)}],'
+            f'"notifications":[{",".join(texts.notifications.values())}],'
+            f'"instances":[{",".join(instances)}],"silences":[{",".join(texts.silences.values())}]}}'
+        )
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Changes:
-        """The inverse of `to_record`.
+        """Changes out of the document of `to_json`, parsed.
 
-        Raises: ValueError for a record that `to_record` did not make.
+        Raises: ValueError for a document that `to_json` did not make.
         """
         try:
             episodes = [Episode.from_record(one) for one in record["episodes"]]
@@ -271,24 +318,34 @@ class Changes:
                     key: None if gate is None else gate_from_record(gate) for key, gate in record["gates"]
                 },
                 notifications={one.id: one for one in notifications},
-                instances={(rule, mark): inner for rule, mark, inner in record["instances"]},
+                instances={
+                    (rule, mark): None if inner is None else dumps(inner)
+                    for rule, mark, inner in record["instances"]
+                },
                 silences={one.id: one for one in silences},
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a record of changes: {error!r}") from error
 
 
-def _record(value: Any) -> dict[str, Any]:
+def _record(value: object) -> dict[str, Any]:
     """The fields of a dataclass as JSON values; floats as text, so that NaN and infinities survive."""
-    record: dict[str, Any] = {}
-    for name in value.__slots__:
-        content = getattr(value, name)
+    names, read = _fields(type(value))  # type: ignore[arg-type]  # a class is hashable
+    record: dict[str, Any] = dict(zip(names, read(value), strict=True))
+    for name, content in record.items():
         kind = type(content)
+        if kind is str or kind is int:
+            continue
         if kind is float:
-            content = repr(content)
+            record[name] = repr(content)
         elif kind is LabelSet:
-            content = content.as_dict()
-        elif kind is not str and kind is not int and isinstance(content, Mapping):
-            content = dict(content)
-        record[name] = content
+            record[name] = content.as_dict()
+        elif isinstance(content, Mapping):
+            record[name] = dict(content)
     return record
+
+
+@lru_cache(maxsize=16)
+def _fields(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    names = tuple(kind.__slots__)
+    return names, attrgetter(*names)

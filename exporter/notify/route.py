@@ -6,7 +6,7 @@ continue, the node itself where no child matches.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from exporter.config.matchers import match_all
@@ -70,6 +70,7 @@ class Router:
         self._destinations = destinations(config)
         self._intervals: Mapping[str, TimeInterval] = {one.name: one for one in config.time_intervals}
         self._found: dict[LabelSet, tuple[Target, ...]] = {}
+        self._shared: dict[tuple[str, ...], tuple[Target, ...]] = {}  # by the route ids: few, for many alerts
 
     def targets(self, labels: LabelSet) -> tuple[Target, ...]:
         """The targets of an alert, each destination once, in tree order."""
@@ -77,13 +78,21 @@ class Router:
         if found is None:
             if len(self._found) > 100_000:
                 self._found.clear()
-            by_key: dict[str, Target] = {}
-            for route, route_id in _matching(self._config.route, "0", labels):
-                for destination in self._destinations.values():
-                    if destination.receiver == route.receiver:
-                        by_key.setdefault(destination.key, Target(destination, route, route_id))
-            found = self._found[labels] = tuple(by_key.values())
+            routes = tuple(_matching(self._config.route, "0", labels))
+            ids = tuple(route_id for _, route_id in routes)
+            shared = self._shared.get(ids)
+            if shared is None:
+                shared = self._shared[ids] = self._targets(routes)
+            found = self._found[labels] = shared
         return found
+
+    def _targets(self, routes: Iterable[tuple[RouteConfig, str]]) -> tuple[Target, ...]:
+        by_key: dict[str, Target] = {}
+        for route, route_id in routes:
+            for destination in self._destinations.values():
+                if destination.receiver == route.receiver:
+                    by_key.setdefault(destination.key, Target(destination, route, route_id))
+        return tuple(by_key.values())
 
     def muted_by(self, route: RouteConfig, now_ms: int) -> str:
         """The name of the time interval that keeps a route quiet now, '' if none does."""

@@ -25,8 +25,9 @@ _COMPACT_BYTES = 8 * 1024 * 1024
 class JournaledStore:
     """Implements `AlertStore` over another one; a commit that neither takes stays in memory.
 
-    `snapshot` gives the whole live state, with which a long journal is replaced. `fallback` is what is loaded
-    where the tables do not answer, in the place of what the journal has noted: a newer copy of the tables.
+    `snapshot` gives the whole live state, with which a long journal is replaced; None where it is not whole
+    at the moment. `fallback` is what is loaded where the tables do not answer, in the place of what the
+    journal has noted: a newer copy of the tables.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class JournaledStore:
         tables: AlertStore,
         journal: Journal,
         *,
-        snapshot: Callable[[], Changes] | None = None,
+        snapshot: Callable[[], Changes | None] | None = None,
         fallback: Changes | None = None,
         timeout_s: float = 5.0,
         compact_bytes: int = _COMPACT_BYTES,
@@ -183,10 +184,8 @@ class JournaledStore:
         """Add changes to the journal, synced unless the tables have them too; None notes a folding."""
 
         def append() -> None:
-            record = (
-                {"folded": True} if changes is None else {"stored": stored, "changes": changes.to_record()}
-            )
-            self._journal.append(record, sync=not stored or changes is None)
+            text = '{"folded":true}' if changes is None else _record(changes, stored=stored)
+            self._journal.append(text, sync=not stored or changes is None)
 
         try:
             await asyncio.to_thread(append)
@@ -201,9 +200,11 @@ class JournaledStore:
         if self.snapshot is None or self._pending or self._journal.size_bytes < self._next_compact_bytes:
             return
         snapshot = self.snapshot()
+        if snapshot is None:
+            return
 
         def replace() -> None:
-            self._journal.replace([{"stored": True, "changes": snapshot.to_record()}])
+            self._journal.replace([_record(snapshot, stored=True)])
 
         try:
             await asyncio.to_thread(replace)
@@ -215,6 +216,10 @@ class JournaledStore:
         if not self._away:
             _log.warning("alert state goes to the journal, the database is away: %s", _text(error))
         self._away = True
+
+
+def _record(changes: Changes, *, stored: bool) -> str:
+    return f'{{"stored":{"true" if stored else "false"},"changes":{changes.to_json()}}}'
 
 
 def _text(error: BaseException) -> str:

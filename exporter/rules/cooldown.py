@@ -130,12 +130,13 @@ def decide(
     """
     episodes, flights = dict(gate.episodes), gate.flights
     armed_at_ms = min(gate.armed_at_ms, now_ms)  # a clock set back must not stretch the cooldown
-    gate = replace(gate, cooldown_ms=cooldown_ms, armed_at_ms=armed_at_ms, suppressed=_recall(gate, now_ms))
+    suppressed = _recall(gate, now_ms)
+    gate = Gate(gate.key, cooldown_ms, armed_at_ms, suppressed, gate.held_at_ms, episodes, flights)
     in_flight = {episode for flight in flights for episode in flight.episode_ids}
     decisions = [_resolve(gate, episodes, episode, in_flight) for episode in dict.fromkeys(resolved)]
 
     shut = cooldown_ms > 0 and (bool(flights) or now_ms < gate.until_ms)
-    suppressed, held_at_ms = gate.suppressed, gate.held_at_ms
+    held_at_ms = gate.held_at_ms
     due: list[str] = []
     still: list[NotifyDecision] = []
     for episode in sorted(set(firing)):
@@ -165,8 +166,9 @@ def decide(
             episodes[episode] = replace(note, sends=note.sends + 1)
             decisions.append(NotifyDecision(episode, reason, flight.slot, suppressed=suppressed))
     decisions.extend(replace(decision, suppressed=suppressed) for decision in still)
-    gate = replace(gate, suppressed=suppressed, held_at_ms=held_at_ms, episodes=episodes, flights=flights)
-    return gate, tuple(decisions)
+    return Gate(gate.key, cooldown_ms, armed_at_ms, suppressed, held_at_ms, episodes, flights), tuple(
+        decisions
+    )
 
 
 def delivered(gate: Gate, slot: str, at_ms: int) -> tuple[Gate, tuple[NotifyDecision, ...]]:

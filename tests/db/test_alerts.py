@@ -61,7 +61,7 @@ def everything() -> Changes:
         episodes={"e1": episode()},
         gates={gate.key: gate},
         notifications={"n1": notification()},
-        instances={("f.yml;g;Down{}", "00ff"): {"labels": {"a": "b\x00c"}}},
+        instances={("f.yml;g;Down{}", "00ff"): json.dumps({"labels": {"a": "b\x00c"}})},
         silences={"s": silence},
     )
 
@@ -70,9 +70,7 @@ async def test_what_is_committed_is_loaded(store: PostgresAlertStore) -> None:
     """Every kind of record survives, NaN, NUL and all."""
     await store.commit(everything())
     loaded = await store.load()
-    assert json.dumps(loaded.to_record(), sort_keys=True) == json.dumps(
-        everything().to_record(), sort_keys=True
-    )
+    assert json.loads(loaded.to_json()) == json.loads(everything().to_json())
 
 
 async def test_a_commit_can_be_repeated(store: PostgresAlertStore, migrated_url: str) -> None:
@@ -185,7 +183,7 @@ async def test_ten_thousand_rows_are_one_commit(store: PostgresAlertStore) -> No
     """Many instances at once are arrays, not round trips."""
     many = Changes(
         episodes={f"e{n}": episode(f"e{n}") for n in range(10_000)},
-        instances={("r", f"{n:016x}"): {"n": n} for n in range(10_000)},
+        instances={("r", f"{n:016x}"): f"{n}" for n in range(10_000)},
     )
     await store.commit(many)
     loaded = await store.load()

@@ -140,13 +140,13 @@ class MemoryStore:
     async def load(self) -> Changes:
         if self.away:
             raise WriteError("the database is away")
-        return Changes.from_record(json.loads(json.dumps(self.rows.to_record())))
+        return Changes.from_record(json.loads(self.rows.to_json()))
 
     async def commit(self, changes: Changes) -> None:
         if self.away:
             raise WriteError("the database is away")
         self.commits += 1
-        self.rows.merge(Changes.from_record(json.loads(json.dumps(changes.to_record()))))
+        self.rows.merge(Changes.from_record(json.loads(changes.to_json())))
 
     async def history(self, wanted: HistoryFilter) -> Sequence[Mapping[str, Any]]:
         if self.away:

@@ -70,7 +70,7 @@ async def test_each_minute_again_with_an_end_far_ahead() -> None:
     clock, stage = FakeClock(), Stage([rule()])
     async with server(handler) as url, sending(url, clock) as found:
         for _ in range(8):  # two minutes
-            found.handle(stage.evaluate(clock.now_ms(), ["a"]))
+            await found.handle(stage.evaluate(clock.now_ms(), ["a"]))
             await clock.advance(15)
         await until(lambda: len(got) >= 2)
         assert len(got) == 2
@@ -82,7 +82,7 @@ async def test_each_minute_again_with_an_end_far_ahead() -> None:
             "2023-11-14T22:17:20.000Z",
         )
         assert got[0]["generatorURL"] == "http://x/graph?Down"
-        found.handle(stage.evaluate(clock.now_ms(), []))
+        await found.handle(stage.evaluate(clock.now_ms(), []))
         await until(lambda: len(got) >= 3)
         assert got[2]["endsAt"] == "2023-11-14T22:15:20.000Z"
 
@@ -101,14 +101,14 @@ async def test_an_outage_ends_with_the_newest_state() -> None:
     clock, stage, registry = FakeClock(), Stage([rule()]), CollectorRegistry()
     async with server(handler) as url, sending(url, clock, registry) as found:
         name = url.removeprefix("http://")
-        found.handle(stage.evaluate(clock.now_ms(), ["a", "b"]))
+        await found.handle(stage.evaluate(clock.now_ms(), ["a", "b"]))
         await until(
             lambda: (
                 (registry.get_sample_value("quantum_alertmanager_errors_total", {"alertmanager": name}) or 0)
                 > 0
             )
         )
-        found.handle(stage.evaluate(clock.now_ms() + 1, ["a"]))
+        await found.handle(stage.evaluate(clock.now_ms() + 1, ["a"]))
         broken = False
         for _ in range(40):
             await clock.advance(5)
@@ -126,7 +126,7 @@ async def test_the_queue_is_bounded() -> None:
     """Over 10,000 waiting instances the oldest is dropped and counted."""
     registry = CollectorRegistry()
     found = alertmanagers("http://127.0.0.1:1", FakeClock(), registry)
-    found.handle(Stage([rule()]).evaluate(1, [f"i{n}" for n in range(MAX_WAITING + 3)]))
+    await found.handle(Stage([rule()]).evaluate(1, [f"i{n}" for n in range(MAX_WAITING + 3)]))
     dropped = registry.get_sample_value(
         "quantum_alertmanager_alerts_dropped_total", {"alertmanager": "127.0.0.1:1"}
     )
@@ -176,7 +176,7 @@ async def test_a_real_alertmanager_receives_and_resolves(real_alertmanager: str)
                 while await names() != wanted:  # noqa: ASYNC110 - the other side is a process
                     await asyncio.sleep(0.05)
 
-        found.handle(stage.evaluate(clock.now_ms(), ["a", "b"]))
+        await found.handle(stage.evaluate(clock.now_ms(), ["a", "b"]))
         await shows(["a", "b"])
         amtool = await asyncio.to_thread(
             subprocess.run,
@@ -184,5 +184,5 @@ async def test_a_real_alertmanager_receives_and_resolves(real_alertmanager: str)
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert amtool.stdout.count("Down") == 2
-        found.handle(stage.evaluate(clock.now_ms(), ["b"]))
+        await found.handle(stage.evaluate(clock.now_ms(), ["b"]))
         await shows(["b"])

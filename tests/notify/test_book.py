@@ -13,6 +13,7 @@ from exporter.config.receivers import NotificationConfig
 from exporter.model.labels import EMPTY_LABELS, LabelSet
 from exporter.notify.book import AlertBook
 from exporter.notify.records import Changes, Notification
+from exporter.notify.steps import finish
 from exporter.rules.alert import from_record
 from exporter.rules.model import AlertingRule
 from tests.notify.stage import MINUTE, Stage, config, rule
@@ -47,7 +48,7 @@ class Machine:
 
     def start(self) -> None:
         self.book = AlertBook(self.notification, external_labels=EMPTY_LABELS, link=lambda _: "")
-        self.book.load(Changes.from_record(json.loads(json.dumps(self.rows.to_record()))), self.now_ms)
+        self.book.load(Changes.from_record(json.loads(self.rows.to_json())), self.now_ms)
         self.stage = Stage(self.rules)
         for one in self.rules:
             for record in self.book.loaded_instances(one.key):
@@ -83,9 +84,9 @@ class Machine:
         for _ in range(100):
             try:
                 if firing is None:
-                    self.book.tick(self.now_ms)
+                    finish(self.book.tick(self.now_ms))
                 else:
-                    self.book.evaluate(self.stage.evaluate(self.now_ms, firing), self.now_ms)
+                    finish(self.book.evaluate(self.stage.evaluate(self.now_ms, firing), self.now_ms))
                 self.work()
                 break
             except Crash:
@@ -176,7 +177,7 @@ def test_crashes_lose_nothing_and_break_no_cooldown(seed: int) -> None:
 def test_a_stored_flight_without_its_notification_is_given_up() -> None:
     """A slot that nothing in the outbox stands for must not block its gate for ever."""
     machine = Machine([rule(cooldown=3)], config())
-    machine.book.evaluate(machine.stage.evaluate(T0, ["a"]), T0)
+    finish(machine.book.evaluate(machine.stage.evaluate(T0, ["a"]), T0))
     machine.rows.merge(machine.book.take().changes)
     machine.rows.notifications.clear()
     machine.start()
@@ -189,7 +190,7 @@ def test_group_by_puts_alerts_of_one_evaluation_together() -> None:
     """One notification for each group; firing and resolved apart."""
     text = "route: {receiver: ops, group_by: [alertname]}\nreceivers: [{name: ops, webhook_configs: [{url: 'http://x'}]}]"
     machine = Machine([rule("A"), rule("B")], config(text))
-    machine.book.evaluate(machine.stage.evaluate(T0, {"A": ["x", "y"], "B": ["z"]}), T0)
+    finish(machine.book.evaluate(machine.stage.evaluate(T0, {"A": ["x", "y"], "B": ["z"]}), T0))
     machine.work()
     assert [sorted(alert.labels.get("instance") for alert in one.alerts) for _, one in machine.arrived] == [
         ["x", "y"],
@@ -218,7 +219,7 @@ def test_a_route_cooldown_is_a_floor() -> None:
     """repeat_interval repeats what has no cooldown of its own, and does not shorten a longer one."""
     text = "route: {receiver: ops, repeat_interval: 5m}\nreceivers: [{name: ops, webhook_configs: [{url: 'http://x'}]}]"
     machine = Machine([rule("Short"), rule("Long", cooldown=10)], config(text))
-    machine.book.evaluate(machine.stage.evaluate(T0, {"Short": ["s"], "Long": ["l"]}), T0)
+    finish(machine.book.evaluate(machine.stage.evaluate(T0, {"Short": ["s"], "Long": ["l"]}), T0))
     machine.work()
     for _ in range(660):
         machine.step(None)
@@ -268,9 +269,9 @@ def test_resolve_by_hand_mutes_until_the_condition_has_cleared() -> None:
 def test_removed_rules_resolve_their_episodes_with_the_reason() -> None:
     """After a reload without the rule the firing alert is told resolved: rule removed."""
     machine = Machine([rule("Gone"), rule("Kept")], config())
-    machine.book.evaluate(machine.stage.evaluate(T0, {"Gone": ["g"], "Kept": ["k"]}), T0)
+    finish(machine.book.evaluate(machine.stage.evaluate(T0, {"Gone": ["g"], "Kept": ["k"]}), T0))
     machine.work()
-    machine.book.retain([one for one in machine.rules if one.name == "Kept"], T0 + 1)
+    finish(machine.book.retain([one for one in machine.rules if one.name == "Kept"], T0 + 1))
     machine.work()
     last = machine.arrived[-1][1].alerts[0]
     assert (last.status, last.labels.get("alertname"), last.resolve_reason) == (
@@ -305,7 +306,7 @@ def test_inhibited_and_silenced_alerts_wait() -> None:
     machine = Machine([rule("Big"), rule("Small")], config(text))
 
     def evaluate(**firing: list[str]) -> None:
-        machine.book.evaluate(machine.stage.evaluate(machine.now_ms, firing), machine.now_ms)
+        finish(machine.book.evaluate(machine.stage.evaluate(machine.now_ms, firing), machine.now_ms))
         machine.work()
         machine.now_ms += 15_000
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections import Counter
 from pathlib import Path
 
 from exporter.errors import DeliveryError
-from exporter.notify.records import Status
+from exporter.notify.outbox import LanePolicy
+from exporter.notify.records import Changes, Status
 from exporter.rules.cooldown import EpisodeNote, Flight, Gate
-from tests.notify.stage import config, rule, running
+from tests.helpers.clock import settle
+from tests.notify.stage import MemoryStore, config, rule, running
+
+EACH = config(
+    "route: {receiver: ops, group_by: ['...']}\n"
+    "receivers: [{name: ops, webhook_configs: [{url: 'http://x'}]}]"
+)
 
 RETRY = DeliveryError("HTTP 500", retryable=True)
 FINAL = DeliveryError("HTTP 400", retryable=False)
@@ -94,22 +104,20 @@ async def test_a_crash_between_delivery_and_record_repeats_the_same_id(tmp_path:
     """At least once, recognisable by its id, and still only one cooldown."""
     async with running(tmp_path, [rule(cooldown=30)]) as rig:
         await rig.fire("a")
-        (sent,) = rig.tables.rows.notifications.values()
+        (sent,) = rig.ops.took
         # undo what was recorded of the delivery, as if the process had died just before
         await rig.kill()
         rig.journal.unlink()
-        rig.tables.rows.notifications[sent.id] = type(sent).from_record(
-            {**sent.to_record(), "state": "queued", "finished_at_ms": 0}
-        )
         gate = next(iter(rig.tables.rows.gates.values()))
         ((key, slot),) = sent.slots
         (episode,) = gate.episodes
-        rig.tables.rows.gates[key] = Gate(
+        gate = Gate(
             key,
             gate.cooldown_ms,
             episodes={episode: EpisodeNote(sends=1)},
             flights=(Flight(slot, (episode,)),),
         )
+        rig.tables.rows.merge(Changes(notifications={sent.id: sent}, gates={key: gate}))
         await rig.start()
         await rig.fire("a")
         assert rig.ops.said == ["firing a", "firing a"]
@@ -153,3 +161,74 @@ async def test_a_receiver_that_hangs_delays_no_other(tmp_path: Path) -> None:
         await rig.fire("a")
         assert rig.ops.said == ["firing a"]
         assert rig.metric("quantum_notification_queue_length", receiver="dead") == 1
+
+
+class CheckedStore(MemoryStore):
+    """Looks after each commit whether what is on its way has its notification among the rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken: list[str] = []
+
+    async def commit(self, changes: Changes) -> None:
+        await super().commit(changes)
+        queued = {slot for one in self.rows.notifications.values() for _, slot in one.slots}
+        for gate in self.rows.gates.values():
+            self.broken += [one.slot for one in gate.flights if one.slot not in queued] if gate else []
+
+
+async def test_many_alerts_are_decided_in_steps_and_recorded_whole(tmp_path: Path) -> None:
+    """Others run while a thousand alerts are decided: deliveries, a person. What is decided is recorded in
+    one transaction all the same, and each episode is told once."""
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    policy = LanePolicy(concurrency=1)  # so that deliveries go on for long
+    async with running(tmp_path, [rule(cooldown=30)], EACH, store=CheckedStore(), policy=policy) as rig:
+        first = [f"a{number}" for number in range(500)]
+        await rig.dispatcher.handle(rig.stage.evaluate(rig.clock.now_ms(), first))
+        acked = next(iter(rig.dispatcher.book.firing))
+        while not rig.ops.took:
+            await settle()
+        recording = asyncio.create_task(rig.dispatcher.flush())  # at once what is reported
+        await settle(1)
+        rig.clock.jump(15)
+        second = first[100:] + [f"b{number}" for number in range(500)]
+        watch = asyncio.create_task(others())
+        deciding = asyncio.create_task(rig.dispatcher.handle(rig.stage.evaluate(rig.clock.now_ms(), second)))
+        await settle(3)
+        rig.dispatcher.book.acknowledge(acked, "ann", "", rig.clock.now_ms())
+        await deciding
+        watch.cancel()
+        assert turns > 20
+        await recording
+        while len(rig.ops.took) < 1100:
+            await rig.minutes(0.01)
+        said = Counter(rig.ops.said)
+        assert said == {
+            **{f"firing {name}": 1 for name in {*first, *second}},
+            **{f"resolved {name}": 1 for name in first[:100]},
+        }
+        rows = rig.tables.rows.episodes
+        assert Counter(one.notifications for one in rows.values()) == {1: 900, 2: 100}
+        assert rows[acked].acked_by == "ann"
+        assert rig.tables.broken == []
+
+
+async def test_a_cancelled_decision_is_brought_to_its_end(tmp_path: Path) -> None:
+    """The program is stopped in the middle of a decision: it is recorded whole."""
+    async with running(tmp_path, [rule(cooldown=30)], EACH, store=CheckedStore()) as rig:
+        names = [f"a{number}" for number in range(500)]
+        deciding = asyncio.create_task(rig.dispatcher.handle(rig.stage.evaluate(rig.clock.now_ms(), names)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        deciding.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await deciding
+        await rig.stop()
+        assert len(rig.tables.rows.notifications) == len(rig.tables.rows.gates) == 500

@@ -15,6 +15,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,6 +30,7 @@ from exporter.notify.metrics import NotifyMetrics
 from exporter.notify.outbox import retry_delay_s
 from exporter.notify.receivers.http import HttpPoster
 from exporter.notify.silences import rfc3339
+from exporter.notify.steps import sliced
 from exporter.rules.alert import RESOLVED_RETENTION_MS, AlertInstance, AlertState
 from exporter.rules.evaluation import GroupEvaluation, RuleHealth
 from exporter.rules.model import AlertingRule
@@ -69,8 +71,8 @@ class Alertmanagers:
     def __len__(self) -> int:
         return len(self._targets)
 
-    def handle(self, evaluation: GroupEvaluation) -> None:
-        """Queue what of an evaluation is to be sent; never blocks."""
+    async def handle(self, evaluation: GroupEvaluation) -> None:
+        """Queue what of an evaluation is to be sent; lets others run in between where that is much."""
         if not self._targets:
             return
         interval_ms = evaluation.group.interval_ms or self._default_interval_ms
@@ -86,19 +88,21 @@ class Alertmanagers:
             over = (
                 one for one in found.resolved if evaluation.ts_ms - one.resolved_at_ms < RESOLVED_RETENTION_MS
             )
-            for instance in (*over, *firing):  # one that fires again follows its own end
-                last_ms = before.get(instance.labels)
-                if (
-                    last_ms is None
-                    or instance.resolved_at_ms > last_ms
-                    or last_ms + RESEND_MS <= evaluation.ts_ms
-                ):
-                    last_ms = evaluation.ts_ms
-                    self._queue(found.rule, instance, instance.resolved_at_ms or ends_ms)
-                elif instance.fired_at_ms > last_ms:
-                    last_ms = evaluation.ts_ms
-                    self._queue(found.rule, instance, ends_ms)
-                sent[instance.labels] = last_ms
+            for some in sliced((*over, *firing)):  # one that fires again follows its own end
+                for instance in some:
+                    last_ms = before.get(instance.labels)
+                    if (
+                        last_ms is None
+                        or instance.resolved_at_ms > last_ms
+                        or last_ms + RESEND_MS <= evaluation.ts_ms
+                    ):
+                        last_ms = evaluation.ts_ms
+                        self._queue(found.rule, instance, instance.resolved_at_ms or ends_ms)
+                    elif instance.fired_at_ms > last_ms:
+                        last_ms = evaluation.ts_ms
+                        self._queue(found.rule, instance, ends_ms)
+                    sent[instance.labels] = last_ms
+                await asyncio.sleep(0)
             self._sent_ms[found.rule.key] = sent
 
     async def run(self) -> None:
@@ -188,7 +192,7 @@ class _Target:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                batch = {labels: self._waiting[labels] for labels in list(self._waiting)[:MAX_BATCH]}
+                batch = dict(islice(self._waiting.items(), MAX_BATCH))
                 try:
                     await self._poster.post(self._url, json.dumps(list(batch.values())).encode(), _HEADERS)
                 except DeliveryError as error:

@@ -7,6 +7,7 @@ import base64
 import email.utils
 import ssl
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
@@ -65,7 +66,7 @@ class HttpPoster:
         for _ in range(_MAX_REDIRECTS + 1):
             own = dict(headers)
             if _host(url) == origin:  # credentials do not follow to another host
-                own |= await asyncio.to_thread(self._secrets)
+                own |= await self._secrets()
             async with session.post(
                 url, data=body, headers=own, allow_redirects=False, proxy=self._config.proxy_url or None
             ) as answer:
@@ -103,8 +104,14 @@ class HttpPoster:
             )
         return self._session
 
-    def _secrets(self) -> dict[str, str]:
+    async def _secrets(self) -> dict[str, str]:
         """The headers with secrets; files are read anew each time, so that a secret can be rotated."""
+        config = self._config
+        if config.credentials_file or config.password_file:
+            return await asyncio.to_thread(self._read_secrets)
+        return self._read_secrets()
+
+    def _read_secrets(self) -> dict[str, str]:
         config = self._config
         found = dict(config.headers)
         credentials = config.credentials or _content(config.credentials_file)
@@ -161,6 +168,7 @@ async def _start_of_body(answer: aiohttp.ClientResponse) -> str:
     return printable(" ".join(raw.decode("utf-8", "replace").split()), 300)
 
 
+@lru_cache(maxsize=256)
 def _host(url: str) -> str:
     try:
         parts = urlsplit(url)
