@@ -112,6 +112,7 @@ class ApiClient:
         self._totals = [0, 0, 0, 0]  # hit, miss, stale, coalesced
         self._uncounted = CacheCounters(Counter("uncounted", "-", ("provider", "result"), registry=None), "")
         self._labels: dict[str, set[str]] = {}
+        self._policy = CachePolicy(0.0, 0.0, 0.0, 0.0)
         for config in configs:
             if not config.enabled:
                 continue
@@ -215,7 +216,9 @@ class ApiClient:
         upstream = self._upstream(provider)
         declared = upstream.unread.get(path)
         if ttl is not None:
-            policy = CachePolicy(ttl, 0.0, stale_s, min(ttl, 30.0))
+            policy = self._policy
+            if policy.ttl_s != ttl or policy.stale_s != stale_s:  # nearly always as at the call before
+                policy = self._policy = CachePolicy(ttl, 0.0, stale_s, min(ttl, 30.0))
         elif declared is not None:
             # No age is told here, so that nothing older than its time is served unasked.
             policy = CachePolicy(declared.policy.ttl_s, 0.0, stale_s, declared.policy.negative_s)
@@ -401,17 +404,18 @@ class ApiClient:
             totals[2] += 1
             counters.stale.inc()
             self._flights.start(
-                key, self._fetcher(upstream, key, replace(call, priority=Priority.LOW), policy)
+                key, self._fetcher(upstream, key, call._replace(priority=Priority.LOW), policy)
             )
             return _from(entry, now, stale=True)
-        if key in self._flights:
+        follows = key in self._flights
+        if follows:
             totals[3] += 1
             counters.coalesced.inc()
         else:
             totals[1] += 1
             counters.miss.inc()
         try:
-            answer = await self._fly(upstream, key, call, keep)
+            answer = await self._fly(upstream, key, call, keep, follows)
         except ApiError:
             if allow_stale and entry is not None and freshness is Freshness.STALE:
                 totals[2] += 1
@@ -420,10 +424,11 @@ class ApiClient:
             raise
         return ApiResult(answer.data, answer.result, 0.0, False, "upstream")
 
-    async def _fly(self, upstream: Upstream, key: Hashable, call: Call, policy: CachePolicy) -> Answer:
+    async def _fly(
+        self, upstream: Upstream, key: Hashable, call: Call, policy: CachePolicy, follows: bool
+    ) -> Answer:
         """Share a call in flight; one that gave up before our own deadline is started anew."""
         while True:
-            follower = key in self._flights
             try:
                 return await self._flights.run(
                     key,
@@ -439,8 +444,9 @@ class ApiClient:
                 ) from None
             except ApiError as error:
                 early = error.kind is ApiErrorKind.DEADLINE
-                if not (follower and early and self._monotonic() < call.deadline):
+                if not (follows and early and self._monotonic() < call.deadline):
                     raise error.with_traceback(None) from None
+                follows = key in self._flights
 
     def _fetcher(
         self, upstream: Upstream, key: Hashable, call: Call, policy: CachePolicy

@@ -97,6 +97,7 @@ class Gate:
         self.max_queue = max_queue
         self._provider = provider
         self._clock = clock
+        self._monotonic = clock.monotonic
         self._journal = journal
         self._remembers = type(journal) is not NoJournal
         self._shared = shared
@@ -116,19 +117,26 @@ class Gate:
         """Callers that wait."""
         return self._queued
 
+    def acquire_now(self, priority: Priority) -> Lease | None:
+        """A slot where one is free and nothing must be written or agreed upon first; else None."""
+        if self._queued or self._shared is not None or self.limits.is_long:
+            return None
+        now = self._monotonic()
+        if self._free_at(now, priority) > now:
+            return None
+        self._observe_wait(0.0)
+        return self._grant(now)
+
     async def acquire(self, priority: Priority, deadline: float) -> Lease:
         """A slot, at the latest at the deadline (monotonic seconds). The caller ends the lease.
 
         Raises: ApiError of kind DEADLINE where no slot comes in time, QUEUE_FULL where too many wait, or the
         kind of the pause that outlasts the deadline.
         """
-        now = self._clock.monotonic()
+        now = self._monotonic()
         free = not self._queued and self._free_at(now, priority) <= now
         if not free:
             self._refuse_hopeless(now, priority, deadline)
-        elif self._shared is None and not self.limits.is_long:
-            self._observe_wait(0.0)
-            return self._grant(now)
         try:
             lease = self._grant(now) if free else await self._queue(priority, deadline)
             try:
@@ -140,12 +148,12 @@ class Gate:
                 lease.release()
                 raise
         finally:
-            self._observe_wait(self._clock.monotonic() - now)
+            self._observe_wait(self._monotonic() - now)
         return lease
 
     def is_free(self) -> bool:
         """Whether a call would get a slot now, before anybody who waits."""
-        now = self._clock.monotonic()
+        now = self._monotonic()
         return not self._queued and self._free_at(now, Priority.NORMAL) <= now
 
     async def renew(self, lease: Lease, priority: Priority, deadline: float) -> None:
@@ -153,7 +161,7 @@ class Gate:
 
         Raises: ApiError of kind DEADLINE where none comes in time.
         """
-        if self._shared is not None and self._clock.monotonic() > lease.shared_until:
+        if self._shared is not None and self._monotonic() > lease.shared_until:
             await self._claim(self._shared, lease, priority, deadline)
             lease.shared_until = math.inf  # once: a store that is this slow would never be in time
 
@@ -171,7 +179,7 @@ class Gate:
     def mark_sent(self, granted_ms: int) -> None:
         """A lease's call is on the wire now; called by the lease."""
         now_ms = self._clock.now_ms()
-        self.limits.sent(self._clock.monotonic())
+        self.limits.sent(self._monotonic())
         if now_ms - granted_ms > 20:
             # Connecting took its time: what counts after a restart is when the call went out.
             self._remember(now_ms, released=False)
@@ -277,7 +285,7 @@ class Gate:
         """Expire, then grant what is free, then set the timer for what comes next."""
         if not self._queued:
             return
-        now = self._clock.monotonic()
+        now = self._monotonic()
         while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].future.done()):
             waiter = heapq.heappop(self._deadlines)[2]
             if not waiter.future.done():
@@ -315,13 +323,13 @@ class Gate:
 
     async def _wake(self, at: float) -> None:
         # A timer may fire a moment early; less than a microsecond is no use to wait for.
-        await self._clock.sleep(max(1e-6, at - self._clock.monotonic()))
+        await self._clock.sleep(max(1e-6, at - self._monotonic()))
         self._timer = None
         self._pump()
 
     async def _claim(self, shared: SharedQuota, lease: Lease, priority: Priority, deadline: float) -> None:
         """Take a shared slot and wait for it. The one that the lease had goes back."""
-        asked = self._clock.monotonic()
+        asked = self._monotonic()
         windows = self.limits.windows(paced=priority is not Priority.HIGH)
         held, lease.shared = lease.shared, None
         slot = await shared.claim(self._scope, windows, max(0.0, deadline - asked), held)

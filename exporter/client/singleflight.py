@@ -135,7 +135,7 @@ def _task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     loop = asyncio.get_running_loop()
     if sys.version_info >= (3, 12):
         return asyncio.Task(coroutine, loop=loop, eager_start=True)
-    return loop.create_task(coroutine)
+    return asyncio.Task(coroutine, loop=loop)
 
 
 async def _first(future: asyncio.Future[Value], timer: Coroutine[Any, Any, None]) -> None:

@@ -12,8 +12,7 @@ import ssl
 import zlib
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import aiohttp
 from aiohttp.connector import Connection
@@ -43,8 +42,7 @@ class Wire(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(NamedTuple):
     """One request; `json` is None for none."""
 
     method: str
@@ -55,9 +53,8 @@ class HttpRequest:
     json: object = None
 
 
-@dataclass(frozen=True, slots=True)
-class HttpAnswer:
-    """Status, headers with lower-case names, and the decompressed body."""
+class HttpAnswer(NamedTuple):
+    """Status, headers that are found by their lower-case names, and the decompressed body."""
 
     status: int
     headers: Mapping[str, str]
@@ -104,8 +101,7 @@ class AiohttpTransport:
                 allow_redirects=False,
             ) as response:
                 body = await self._read(response)
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                return HttpAnswer(response.status, headers, body)
+                return HttpAnswer(response.status, response.headers, body)
         except ApiError:
             raise  # ours: a body out of bounds, no slot for a repeat
         except Exception as error:
@@ -162,9 +158,14 @@ class _TellingConnector(aiohttp.TCPConnector):
     aiohttp's traces would tell it too, but cost 20 us a call.
     """
 
-    async def connect(self, *args: Any, **options: Any) -> Connection:
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
+    ) -> Connection:
         """A kept or a new connection."""
-        connection = await super().connect(*args, **options)
+        connection = await super().connect(req, traces, timeout)
         try:
             await _wire.get().sent()
         except BaseException:

@@ -41,8 +41,8 @@ class Reset(Enum):
 class RawAnswer:
     """An HTTP answer as far as a classifier needs it.
 
-    `headers` have lower-case names, `data` is the decoded JSON (None where it is none), `text` the first
-    characters of the body, `now_s` the Unix time at which it came.
+    `headers` are found by their lower-case names, `data` is the decoded JSON (None where it is none), `text`
+    the first characters of the body, `now_s` the Unix time at which it came.
     """
 
     status: int

@@ -5,7 +5,6 @@ import gzip
 import socket
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 
 import pytest
 from aiohttp import web
@@ -220,7 +219,7 @@ async def test_nobody_listening_is_a_network_error_and_nothing_went_out(transpor
 async def test_addresses_that_lead_nowhere_are_network_errors(transport: AiohttpTransport, url: str) -> None:
     """Unknown names and nonsense URLs are our own error, and show no parameter."""
     with pytest.raises(TransportError) as caught:
-        await transport.send(replace(_request(url), params=(("key", "topsecret"),)), Wire())
+        await transport.send(_request(url)._replace(params=(("key", "topsecret"),)), Wire())
     assert caught.value.kind is ApiErrorKind.NETWORK
     assert "topsecret" not in str(caught.value)
 
