@@ -31,6 +31,7 @@ Middleware = Callable[
     [web.Request, Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[web.StreamResponse]
 ]
 _QUERIES = web.AppKey("queries", QueryEndpoints)
+_QUERY_PATHS = ("/api/v1/query", "/api/v1/query_range")
 _OPEN_PATHS = ("/-/healthy", "/-/ready", "/-/replica")
 
 
@@ -40,6 +41,7 @@ def create_app(deps: Deps, web_config: WebConfig, *, loopback: bool) -> web.Appl
     forwarding = Forwarding(deps.replicas) if deps.replicas is not None else None
     if forwarding is not None:
         middlewares.insert(1, forwarding.middleware())
+    middlewares.append(_until_ready(deps.ready))
     app = web.Application(middlewares=middlewares, client_max_size=16 * 1024**2)
     if forwarding is not None:
         app.on_cleanup.append(forwarding.close)
@@ -179,6 +181,22 @@ def _guard(config: WebConfig, *, loopback: bool) -> Any:
         return await handler(request)  # type: ignore[no-any-return]
 
     return guard
+
+
+def _until_ready(missing: Callable[[], str]) -> Middleware:
+    """While the program starts or stops, the API answers 503 with what is missing, as Prometheus does.
+
+    Queries are answered from what is in memory, from the first moment on.
+    """
+
+    @web.middleware
+    async def until_ready(request: web.Request, handler: Any) -> web.StreamResponse:
+        needs_all = request.path.startswith("/api/") or request.path == "/-/reload"
+        if needs_all and request.path not in _QUERY_PATHS and (reason := missing()):
+            return failure("unavailable", f"not ready: {reason}")
+        return await handler(request)  # type: ignore[no-any-return]
+
+    return until_ready
 
 
 @web.middleware

@@ -117,6 +117,20 @@ async def test_readiness_says_what_is_missing() -> None:
         assert (await session.get("/-/ready")).status == 200
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/api/quantum/monitoring-dashboard", "/api/v1/alerts/history", "/api/v1/rules", "/api/v2/silences"],
+)
+async def test_the_api_says_that_it_is_not_ready(path: str) -> None:
+    """While the program starts, what is not there yet answers 503 with the reason, never 500."""
+    async with serving(World(missing="starting")) as session:
+        answer = await session.get(path)
+        assert answer.status == 503
+        assert (await answer.json())["error"] == "not ready: starting"
+        assert (await session.post("/-/reload")).status == 503
+        assert (await session.get("/-/healthy")).status == 200
+
+
 async def test_a_refused_reload_answers_500_with_the_error() -> None:
     """And a good one 200."""
     world = World()
