@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import json
 import os
 import re
@@ -12,8 +14,11 @@ from pathlib import Path
 
 from exporter import __version__
 from exporter.cli import check_dashboards
+from exporter.cli.alerts import Api, RequestError
 from exporter.cli.parsers import add_output
+from exporter.cli.replaying import connect, expanded
 from exporter.config.load import load_config
+from exporter.db.history import History
 from exporter.errors import InputError, Problem, RuleFormatError
 from exporter.model.durations import parse_duration
 from exporter.rules.format import read_rule_file, read_rule_files
@@ -53,7 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Check rule files: first the format, then what loads and is still not what is meant. "
         "Exit code 1 where a file is refused or a finding is an error.",
         epilog="examples:\n  quantum-exporter check rules rules/mine.yml\n"
-        "  quantum-exporter check rules --metrics metrics.txt --lint-fatal rules/mine.yml\n"
+        "  quantum-exporter check rules --metrics http://127.0.0.1:9464 --lint-fatal rules/*.yml\n"
         "  quantum-exporter check rules --output sarif rules/mine.yml",
     )
     rules.add_argument("files", nargs="+", metavar="FILE", help="rule files, - for standard input")
@@ -69,9 +74,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     rules.add_argument(
         "--metrics",
-        metavar="FILE",
-        help="known metric names: one a line, or the text that /metrics gives; others are reported",
+        metavar="SOURCE",
+        help="report metric names that nobody has: FILE (a name a line, or the text that /metrics gives), "
+        "http://... (a running exporter or Prometheus), or postgres (what is stored)",
     )
+    rules.add_argument(
+        "--database", default="", metavar="URL", help="for --metrics postgres (default: of the configuration)"
+    )
+    rules.add_argument("--config.file", dest="config_file", type=Path, metavar="F")
     rules.add_argument(
         "--evaluation-interval", default="15s", metavar="DURATION", help="of groups that tell none (15s)"
     )
@@ -133,18 +143,14 @@ def _check_files(args: argparse.Namespace, judge: Callable[[str], str]) -> int:
 def _rules(args: argparse.Namespace) -> int:
     try:
         options = _options(args)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RequestError) as error:
         print(f"quantum-exporter: error: {error}", file=sys.stderr)
         return 2
-    problems: list[Problem] = []
+    loaded = _loaded(args.files)
+    problems = [
+        problem for _, found in loaded if isinstance(found, RuleFormatError) for problem in found.problems
+    ]
     findings: list[Finding] = []
-    loaded: list[tuple[str, Sequence[RuleGroup] | RuleFormatError]] = []
-    for file in args.files:
-        try:
-            loaded.append((file, read_rule_file(_read(file), file)))
-        except RuleFormatError as error:
-            loaded.append((file, error))
-            problems.extend(error.problems)
     groups = [group for _, found in loaded if not isinstance(found, RuleFormatError) for group in found]
     if "all" not in args.ignore:
         findings = lint(groups, options)
@@ -153,22 +159,55 @@ def _rules(args: argparse.Namespace) -> int:
     elif args.output == "sarif":
         print(sarif_report(problems, findings, __version__))
     else:
-        _print(loaded, findings)
+        _print(loaded, findings, lint_fatal=args.lint_fatal)
     fatal = args.lint_fatal or any(finding.level is Level.ERROR for finding in findings)
     return 1 if problems or (findings and fatal) else 0
 
 
+_Loaded = Sequence[tuple[str, Sequence[RuleGroup] | RuleFormatError]]
+
+
+def _loaded(patterns: Sequence[str]) -> _Loaded:
+    """Each file with its groups, or with what is wrong with it."""
+    found: list[tuple[str, Sequence[RuleGroup] | RuleFormatError]] = []
+    for pattern in patterns:
+        try:
+            files = tuple(expanded((pattern,)))
+        except RuleFormatError as error:
+            found.append((pattern, error))
+            continue
+        for file in files:
+            try:
+                found.append((file, read_rule_file(_read(file), file)))
+            except RuleFormatError as error:
+                found.append((file, error))
+    return found
+
+
 def _options(args: argparse.Namespace) -> LintOptions:
-    known: frozenset[str] | None = None
-    if args.metrics is not None:
-        lines = Path(args.metrics).read_text(encoding="utf-8").splitlines()
-        names = (_METRIC_NAME.match(line) for line in lines)
-        known = frozenset(name[0] for name in names if name)
+    known = None if args.metrics is None else _known_metrics(args)
     try:
         interval_ms = parse_duration(args.evaluation_interval)
     except ValueError as error:
         raise ValueError(f"--evaluation-interval: {error}") from error
     return LintOptions(known, interval_ms, frozenset(args.ignore))
+
+
+def _known_metrics(args: argparse.Namespace) -> frozenset[str]:
+    source: str = args.metrics
+    if source.startswith(("http://", "https://")):
+        answer = Api(source, 30.0).call("GET", "/api/v1/label/__name__/values")
+        return frozenset(answer["data"])
+    if source == "postgres":
+        return asyncio.run(_stored_metrics(args))
+    lines = Path(source).read_text(encoding="utf-8").splitlines()
+    return frozenset(name[0] for name in (_METRIC_NAME.match(line) for line in lines) if name)
+
+
+async def _stored_metrics(args: argparse.Namespace) -> frozenset[str]:
+    async with contextlib.AsyncExitStack() as stack:
+        history = History(await connect(stack, args, "quantum-exporter check"))
+        return frozenset(labels.name for labels in await history.series(()))
 
 
 def _read(file: str) -> str:
@@ -180,16 +219,20 @@ def _read(file: str) -> str:
         raise RuleFormatError(Problem("is not UTF-8 text", file)) from error
 
 
-def _print(
-    loaded: Sequence[tuple[str, Sequence[RuleGroup] | RuleFormatError]], findings: Sequence[Finding]
-) -> None:
+def _print(loaded: _Loaded, findings: Sequence[Finding], *, lint_fatal: bool) -> None:
     for file, found in loaded:
         print(f"Checking {file}")
         if isinstance(found, RuleFormatError):
             print("  FAILED:", *(f"    {problem}" for problem in found.problems), sep="\n")
-        else:
-            print(f"  SUCCESS: {sum(len(group.rules) for group in found)} rules found")
-        for finding in findings:
-            if finding.file == file:
-                print(f"    {finding}")
+            print()
+            continue
+        own = [finding for finding in findings if finding.file == file]
+        errors = sum(finding.level is Level.ERROR for finding in own)
+        counts = [(errors, "error"), (len(own) - errors, "warning")]
+        told = ", ".join(f"{count} {word}{'s' if count > 1 else ''}" for count, word in counts if count)
+        failed = errors or (own and lint_fatal)
+        count = sum(len(group.rules) for group in found)
+        print(f"  {'FAILED' if failed else 'SUCCESS'}: {count} rules found{told and f', {told}'}")
+        for finding in own:
+            print(f"    {finding}")
         print()

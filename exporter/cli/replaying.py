@@ -86,17 +86,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def read_rules(patterns: Sequence[str]) -> RuleFiles:
     """The rule files that patterns name. Raises: RuleFormatError."""
     texts: list[tuple[str, str]] = []
+    for name in expanded(patterns):
+        try:
+            texts.append((name, Path(name).read_text("utf-8")))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+            raise RuleFormatError(Problem(reason or "cannot be read", name)) from error
+    return RuleFiles(tuple(texts), read_rule_files(texts))
+
+
+def expanded(patterns: Sequence[str]) -> Iterator[str]:
+    """The files that names and globs stand for, in order. Raises: RuleFormatError for a glob without one."""
     for pattern in patterns:
         found = sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]  # noqa: PTH207
         if not found:
             raise RuleFormatError(Problem("no file matches", pattern))
-        for name in found:
-            try:
-                texts.append((name, Path(name).read_text("utf-8")))
-            except (OSError, UnicodeDecodeError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-                raise RuleFormatError(Problem(reason or "cannot be read", name)) from error
-    return RuleFiles(tuple(texts), read_rule_files(texts))
+        yield from found
 
 
 def read_range(args: argparse.Namespace, now_ms: int) -> Range:

@@ -20,7 +20,7 @@ from exporter.rules.bounds import bounds_of
 from exporter.rules.emptiness import metric_names
 from exporter.rules.model import AlertingRule, RecordingRule, Rule, RuleGroup
 from exporter.rules.shape import shape_of
-from exporter.template import Template, referenced_labels, uses_value
+from exporter.template import Template, asks_value, prints_value, referenced_labels
 
 SEVERITIES = ("critical", "warning", "info")
 LONG_COOLDOWN_MS = 24 * 3_600_000
@@ -58,6 +58,7 @@ CODES: dict[str, str] = {
     "wrong-type": "The expression is no instant vector or scalar, so every evaluation fails.",
     "never-true": "The expression can never return anything.",
     "value-in-label": "A label holds the value, so that every evaluation makes a new alert.",
+    "value-decides-label": "A label depends on the value: where it changes, another alert begins.",
     "label-dropped": "A template uses a label that the expression does not return.",
     "severity-missing": "The label severity is missing.",
     "severity-unknown": "The label severity is not critical, warning or info.",
@@ -158,11 +159,17 @@ def _templates(about: _About, rule: AlertingRule) -> Iterator[Finding]:
             if "{{" not in text:
                 continue
             template = Template.parse(text, name)
-            if kind == "label" and uses_value(template):
+            if kind == "label" and prints_value(template):
                 yield about.error(
                     "value-in-label",
                     f'label "{name}" holds $value: each new value is a new alert, and `for` never ends; '
                     "put it into an annotation",
+                )
+            elif kind == "label" and asks_value(template):
+                yield about.warning(
+                    "value-decides-label",
+                    f'label "{name}" depends on $value: where it changes, the alert resolves and another '
+                    "begins, with a `for` and a cooldown of its own; two rules do that on purpose",
                 )
             for label in sorted(referenced_labels(template)):
                 if not shape.may_have(label):

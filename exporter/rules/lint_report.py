@@ -72,10 +72,6 @@ def sarif_report(problems: Sequence[Problem], findings: Sequence[Finding], versi
     return json.dumps(document, indent=2, ensure_ascii=False)
 
 
-def _explained(problem: Problem) -> str:
-    return str(Problem(problem.message, allowed=problem.allowed))
-
-
 def _result(code: str, level: Level, text: str, file: str, line: int, column: int) -> dict[str, object]:
     region = {"startLine": max(1, line), "startColumn": max(1, column)}
     place = {"artifactLocation": {"uri": file}, "region": region}

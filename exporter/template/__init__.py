@@ -12,7 +12,14 @@ Must not import: anything but the standard library, exporter.model and exporter.
 
 from __future__ import annotations
 
-from exporter.template.references import referenced_labels, uses_value
+from exporter.template.references import asks_value, prints_value, referenced_labels
 from exporter.template.template import Template, TemplateContext, expand_annotation
 
-__all__ = ["Template", "TemplateContext", "expand_annotation", "referenced_labels", "uses_value"]
+__all__ = [
+    "Template",
+    "TemplateContext",
+    "asks_value",
+    "expand_annotation",
+    "prints_value",
+    "referenced_labels",
+]

@@ -21,7 +21,8 @@ class _Dot(Enum):
 @dataclass(slots=True)
 class _Found:
     labels: set[str] = field(default_factory=set)
-    uses_value: bool = False
+    prints_value: bool = False
+    asks_value: bool = False
     visited: set[tuple[str, _Dot]] = field(default_factory=set)
 
 
@@ -33,9 +34,14 @@ def referenced_labels(template: Template | str) -> set[str]:
     return _analyse(template).labels
 
 
-def uses_value(template: Template | str) -> bool:
-    """Whether a template reads the alert's value: `$value` or `.Value`."""
-    return _analyse(template).uses_value
+def prints_value(template: Template | str) -> bool:
+    """Whether the alert's value, `$value` or `.Value`, can show in the text of a template."""
+    return _analyse(template).prints_value
+
+
+def asks_value(template: Template | str) -> bool:
+    """Whether an `if` of a template asks for the alert's value."""
+    return _analyse(template).asks_value
 
 
 def _analyse(template: Template | str) -> _Found:
@@ -53,6 +59,7 @@ class _Walk:
     def __init__(self, template: Template, found: _Found) -> None:
         self._template = template
         self._found = found
+        self._asking = False
 
     def template(self, name: str, dot: _Dot) -> None:
         body = self._template.trees.get(name)
@@ -72,7 +79,9 @@ class _Walk:
             case nodes.Action():
                 self._pipe(node.pipe, dot, root, main)
             case nodes.Branch():
+                self._asking = node.word == "if"
                 self._pipe(node.pipe, dot, root, main)
+                self._asking = False
                 inside = dot
                 if node.word == "with":
                     inside = self._stands_for(node.pipe, dot, root, main)
@@ -131,7 +140,10 @@ class _Walk:
         if start is _Dot.LABELS and names:
             self._found.labels.add(names[0])
         elif start is _Dot.ALERT and names[:1] == ("Value",):
-            self._found.uses_value = True
+            if self._asking:
+                self._found.asks_value = True
+            else:
+                self._found.prints_value = True
 
     def _index(self, command: nodes.Command, dot: _Dot, root: _Dot, main: bool) -> None:
         """`index $labels "x"`."""

@@ -29,6 +29,21 @@ def test_imported_history_is_replayed(
 
 
 @pytest.mark.postgres
+def test_rules_are_checked_against_what_is_stored(
+    tmp_path: Path, migrated_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`check rules --metrics postgres` names the metrics that were never stored."""
+    path = write_history(tmp_path)
+    assert main(["import", "openmetrics", str(path), "--database", migrated_url]) == 0
+    rules = tmp_path / "typo.yml"
+    rules.write_text("groups: [{name: g, rules: [{record: a, expr: levle + level}]}]")
+    assert main(["check", "rules", "--metrics", "postgres", "--database", migrated_url, str(rules)]) == 0
+    shown = capsys.readouterr().out
+    assert 'no series is named "levle", did you mean "level"? [metric-unknown]' in shown
+    assert shown.count("metric-unknown") == 1
+
+
+@pytest.mark.postgres
 def test_an_old_database_is_named(
     tmp_path: Path, database_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -43,8 +45,16 @@ def folder(tmp_path: Path) -> Path:
     [
         (["check", "rules", "good.yml"], 0, "SUCCESS: 1 rules found"),
         (["check", "rules", "never.yml"], 1, "[never-true]"),
+        (["check", "rules", "never.yml"], 1, "FAILED: 1 rules found, 1 error\n"),
+        (["check", "rules", "g*d.yml"], 0, "Checking good.yml"),
+        (["check", "rules", "no*.yml"], 1, "no*.yml: no file matches"),
+        (
+            ["check", "rules", "--metrics", "http://127.0.0.1:1", "good.yml"],
+            2,
+            "cannot reach http://127.0.0.1:1",
+        ),
         (["check", "rules", "--ignore", "never-true", "never.yml"], 0, "SUCCESS"),
-        (["check", "rules", "plain.yml"], 0, "[summary-missing]"),
+        (["check", "rules", "plain.yml"], 0, "SUCCESS: 1 rules found, 1 warning\n"),
         (["check", "rules", "--lint-fatal", "plain.yml"], 1, "[summary-missing]"),
         (["check", "rules", "good.yml", "bad.yml"], 1, "bad.yml:5:26: could not parse expression"),
         (["check", "rules", "none.yml"], 1, "none.yml: No such file"),
@@ -90,6 +100,27 @@ def test_known_metrics_come_from_an_exposition(folder: Path, capsys: pytest.Capt
     (folder / "metrics.txt").write_text("# HELP y A thing.\n# TYPE y gauge\ny 1\n")
     assert main(["check", "rules", "--metrics", str(folder / "metrics.txt"), str(folder / "good.yml")]) == 0
     assert 'no series is named "x"' in capsys.readouterr().out
+
+
+def test_known_metrics_come_from_a_running_server(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--metrics takes the address of an exporter or Prometheus, and asks it for the names."""
+
+    class Names(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"status": "success", "data": [self.path, "xy"]}).encode())
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Names) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert main(["check", "rules", "--metrics", address, str(folder / "good.yml")]) == 0
+        thread.join()
+    assert 'no series is named "x", did you mean "xy"?' in capsys.readouterr().out
 
 
 def test_junit_file(folder: Path) -> None:

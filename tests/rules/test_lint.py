@@ -33,6 +33,10 @@ def codes(rule: str, options: LintOptions | None = None) -> list[str]:
         ("alert: A, expr: x > 1", ["severity-missing", "summary-missing", "runbook-missing"]),
         (told("x", "severity: page"), ["severity-unknown"]),
         (told("x", "severity: info, v: '{{ $value }}'"), ["value-in-label"]),
+        (
+            told("x", "severity: '{{ if gt $value 2.0 }}critical{{ else }}info{{ end }}'"),
+            ["value-decides-label"],
+        ),
         (f"alert: A, expr: count(x) == 0, {GOOD}", ["never-true"]),
         (f"alert: A, expr: 'x[5m]', {GOOD}", ["wrong-type"]),
         (told("sum by (a) (x)", summary="{{ $labels.a }} {{ $labels.b }}"), ["label-dropped"]),

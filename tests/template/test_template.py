@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.errors import QueryError, TemplateError
-from exporter.template import Template, TemplateContext, expand_annotation, referenced_labels, uses_value
+from exporter.template import (
+    Template,
+    TemplateContext,
+    asks_value,
+    expand_annotation,
+    prints_value,
+    referenced_labels,
+)
 from tests.helpers.peers import shared
 
 CONTEXT = TemplateContext(
@@ -124,7 +131,7 @@ def test_hundred_else_ifs_are_fine() -> None:
         ('{{ range query "x" }}{{ .Labels.no }}{{ $labels.a }}{{ .Value }}{{ end }}', {"a"}, False),
         ('{{ with query "x" }}{{ . | first | value }}{{ end }}', set(), False),
         ("{{ $value | humanize }}", set(), True),
-        ("{{ if gt .Value 1.0 }}{{ $labels.a }}{{ else if $labels.b }}x{{ end }}", {"a", "b"}, True),
+        ("{{ if gt .Value 1.0 }}{{ $labels.a }}{{ else if $labels.b }}x{{ end }}", {"a", "b"}, False),
         ('{{ printf "%s" (toUpper $labels.a) }}', {"a"}, False),
         ('{{ define "t" }}{{ .Labels.a }}{{ .Value }}{{ end }}{{ template "t" . }}', {"a"}, True),
         ('{{ define "t" }}{{ .a }}{{ end }}{{ template "t" $labels }}', {"a"}, False),
@@ -137,7 +144,22 @@ def test_hundred_else_ifs_are_fine() -> None:
 def test_references(text: str, labels: set[str], value: bool) -> None:
     """The linter is told the alert's labels and value, and nothing of a query's samples."""
     assert referenced_labels(text) == labels
-    assert uses_value(text) is value
+    assert prints_value(text) is value
+
+
+@pytest.mark.parametrize(
+    ("text", "asks", "prints"),
+    [
+        ("{{ if gt $value 1.0 }}a{{ else if lt .Value 0.5 }}b{{ end }}", True, False),
+        ("{{ if gt $value 1.0 }}{{ $value }}{{ end }}", True, True),
+        ("{{ with $value }}{{ . }}{{ end }}", False, True),
+        ("{{ if $labels.a }}{{ .Value | humanize }}{{ end }}", False, True),
+        ('{{ if eq $labels.a "x" }}a{{ end }}', False, False),
+    ],
+)
+def test_a_value_that_decides_is_not_one_that_shows(text: str, asks: bool, prints: bool) -> None:
+    """A condition on the value chooses among texts; anything else may print it."""
+    assert (asks_value(text), prints_value(text)) == (asks, prints)
 
 
 def test_community_templates_parse() -> None:
