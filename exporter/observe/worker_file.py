@@ -14,6 +14,7 @@ import logging
 import mmap
 import os
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -185,7 +186,10 @@ class WorkerFile:
             self._alone(error)
 
     def _map_values(self, size: int) -> None:
-        os.posix_fallocate(self._values_fd, 0, size)  # a full disk must be an error here, not a signal later
+        if sys.platform == "darwin":
+            os.ftruncate(self._values_fd, size)
+        else:  # a full disk must be an error here, not a signal later
+            os.posix_fallocate(self._values_fd, 0, size)
         mapped = mmap.mmap(self._values_fd, size)
         view = memoryview(mapped).cast("d")
         old_view, old_map = self.view, self._map
