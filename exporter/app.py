@@ -592,6 +592,7 @@ class App:
                     f"{url}/api/v2/alerts" for one in self._config.alerting.alertmanagers for url in one.urls
                 ],
                 targets=self._targets,
+                scrape_pools=lambda: [job.name for job in self._config.collect.targets],
             ),
             alerts=lambda: self._notifying.service,
             ready=lambda: self._missing,

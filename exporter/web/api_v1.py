@@ -89,6 +89,7 @@ class ApiV1:
             "alerts": self.alerts,
             "alertmanagers": self.alertmanagers,
             "targets": self.targets,
+            "scrape_pools": self.scrape_pools,
             "status/buildinfo": self.buildinfo,
             "status/config": self.config,
             "status/flags": self.flags,
@@ -184,14 +185,20 @@ class ApiV1:
         return success({"activeAlertmanagers": active, "droppedAlertmanagers": []})
 
     async def targets(self, params: Params, request: web.Request) -> web.Response:
-        """Scrape targets."""
-        state = first(params, "state").lower() or "any"
+        """Scrape targets, of one job where `scrapePool` names it."""
+        state, pool = first(params, "state").lower() or "any", first(params, "scrapePool")
         document = dict(self._deps.status.targets())
-        if state not in ("any", "active"):
-            document["activeTargets"] = []
-        if state not in ("any", "dropped"):
-            document["droppedTargets"] = []
+        active, dropped = document["activeTargets"], document["droppedTargets"]
+        if pool:
+            active = [one for one in active if one["scrapePool"] == pool]
+            dropped = [one for one in dropped if one["discoveredLabels"]["job"] == pool]
+        document["activeTargets"] = active if state in ("any", "active") else []
+        document["droppedTargets"] = dropped if state in ("any", "dropped") else []
         return success(document)
+
+    async def scrape_pools(self, params: Params, request: web.Request) -> web.Response:
+        """The names of the jobs."""
+        return success({"scrapePools": sorted(self._deps.status.scrape_pools())})
 
     # status
 

@@ -137,6 +137,7 @@ class Status:
     metadata: Callable[[], Mapping[str, tuple[str, str, str]]]  # name -> (type, help, unit)
     alertmanagers: Callable[[], Sequence[str]]
     targets: Callable[[], Mapping[str, Any]]
+    scrape_pools: Callable[[], Sequence[str]] = tuple
 
 
 @dataclass(frozen=True, slots=True)

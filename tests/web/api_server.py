@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -60,6 +60,7 @@ def api_app(
     clock: Clock | None = None,
     groups: Sequence[GroupView] = (),
     metadata: dict[str, tuple[str, str, str]] | None = None,
+    targets: Mapping[str, Any] | None = None,
 ) -> web.Application:
     """An application that answers the query API; the rest of the program is not there."""
     clock = clock or SystemClock()
@@ -71,7 +72,8 @@ def api_app(
         head_stats=lambda: head_stats(storage),
         metadata=lambda: metadata or {},
         alertmanagers=lambda: ["http://127.0.0.1:9093/api/v2/alerts"],
-        targets=no_targets,
+        targets=lambda: targets or no_targets(),
+        scrape_pools=lambda: ["b", "a"] if targets else [],
     )
     absent = cast(Any, None)  # what the query API does not touch
     deps = Deps(
@@ -97,10 +99,13 @@ async def api_server(
     queries: QueryService | None = None,
     groups: Sequence[GroupView] = (),
     metadata: dict[str, tuple[str, str, str]] | None = None,
+    targets: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[str]:
     """The base URL of a server of `api_app`; by default over the embedded engine."""
     own = None if queries is not None else local_queries(storage)
-    app = api_app(storage, queries or cast(QueryService, own), groups=groups, metadata=metadata)
+    app = api_app(
+        storage, queries or cast(QueryService, own), groups=groups, metadata=metadata, targets=targets
+    )
     server = Server(app, "127.0.0.1", 0, WebConfig())
     try:
         yield await server.start()

@@ -147,6 +147,8 @@ CASES: list[Case] = [
     q("format_query", ("query", "sum(up)"), method="POST"),
     q("format_query"),
     q("targets"),
+    q("targets", ("scrapePool", "x")),
+    q("scrape_pools"),
     *(q("targets", ("state", text)) for text in ("active", "dropped", "any", "ANY", "x")),
     q("query_exemplars"),
     *(q("query_exemplars", ("query", text), *RANGE[:2]) for text in ("up", "up{", "")),

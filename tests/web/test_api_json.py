@@ -144,3 +144,22 @@ async def test_explain_gives_the_tree(storage: MemoryStorage) -> None:
         assert (one["type"], one["value"]) == ("scalar", "1")
         status, body = await get(url, "query_explain", query="sum(", time=str(T))
         assert (status, b'invalid parameter \\"query\\": 1:5' in body) == (400, True)
+
+
+async def test_targets_of_one_pool(storage: MemoryStorage) -> None:
+    """scrapePool keeps one job's targets, state active or dropped ones; scrape_pools names the jobs."""
+    active = [{"scrapePool": pool, "health": "up"} for pool in ("a", "b")]
+    dropped = [{"discoveredLabels": {"job": pool}} for pool in ("a", "b")]
+    document = {"activeTargets": active, "droppedTargets": dropped, "droppedTargetCounts": {"a": 1, "b": 1}}
+    async with api_server(storage, targets=document) as url:
+        for params, wanted in (
+            ({}, (active, dropped)),
+            ({"scrapePool": "b"}, (active[1:], dropped[1:])),
+            ({"scrapePool": "b", "state": "active"}, (active[1:], [])),
+            ({"state": "dropped"}, ([], dropped)),
+            ({"scrapePool": "x"}, ([], [])),
+        ):
+            data = json.loads((await get(url, "targets", **params))[1])["data"]
+            assert (data["activeTargets"], data["droppedTargets"]) == wanted
+        data = json.loads((await get(url, "scrape_pools"))[1])["data"]
+        assert data == {"scrapePools": ["a", "b"]}
