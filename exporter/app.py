@@ -368,6 +368,7 @@ class App:
             clock=self._clock,
             external_url=self._external_url,
             groups=groups,
+            was_away=self._observed_since_ms >= self._started_ms,
             permitted=lambda: self._replicas.permitted(),
             why_not=lambda: self._replicas.describe(),
         )

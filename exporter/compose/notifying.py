@@ -51,12 +51,15 @@ class Notifying:
         clock: Clock,
         external_url: str,
         groups: Sequence[RuleGroup],
+        was_away: bool,
         permitted: Callable[[], bool],
         why_not: Callable[[], str],
     ) -> None:
-        """`permitted` says whether something may be sent at this moment, `why_not` who notifies else."""
+        """`was_away`: the last evaluation was too long ago to send by it. `permitted` says whether something
+        may be sent at this moment, `why_not` who notifies else."""
         self._config = config
         self._groups = groups
+        self._was_away = was_away
         self._clock = clock
         self._external_url = external_url
         self._external_labels = LabelSet.of(config.global_.external_labels)
@@ -95,6 +98,8 @@ class Notifying:
         await dispatcher.retain(self._groups)
         if self.adopt is not None:
             await self.adopt(self._adopted())
+        elif not self._was_away:
+            dispatcher.resume(self._groups)
         self._dispatcher, self._service = dispatcher, AlertService(dispatcher, self._clock)
         self._begun.set()
 

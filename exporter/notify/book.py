@@ -75,6 +75,12 @@ class AlertBook:
             self._outcome.notifications.append(one)
         self._decider.drop_lost_flights(now_ms)
 
+    def resume(self, rules: Iterable[AlertingRule], now_ms: int) -> None:
+        """Right after a load, where the last evaluation was just now: what it found to fire counts until the
+        next one, so that what falls due before is told in time."""
+        self._decider.resume(self._episodes.resume({rule.key: rule for rule in rules}), now_ms)
+        self._quiet.firing_changed()
+
     def snapshot(self) -> Changes:
         """Everything that a restart needs."""
         return Changes(

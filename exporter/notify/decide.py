@@ -73,6 +73,45 @@ class Decider:
         self.destinations = destinations(config)
         self._groups = WaitingGroups()
 
+    def resume(self, episode_ids: Collection[str], now_ms: int) -> None:
+        """These have fired since before a restart: their groups have waited since then, and each is
+        considered when something may be due for a destination."""
+        standing = [(one, target, gate) for one in episode_ids for target, gate in self._standing(one)]
+        for episode_id, target, gate in standing:
+            if _is_grouped(target):
+                self._groups.resume(
+                    self._group_of(target, episode_id),
+                    episode_id,
+                    self._episodes.firing[episode_id].fired_at_ms,
+                    gate.armed_at_ms if gate.has_told(episode_id) else 0,
+                    target.route.group_wait_ms,
+                    target.route.group_interval_ms,
+                )
+        for episode_id, target, gate in standing:
+            rule = self._episodes.rules[self._episodes.all[episode_id].rule_key]
+            cooldown_ms = max(rule.cooldown_ms, target.route.cooldown_ms)
+            if any(episode_id in flight.episode_ids for flight in gate.flights):
+                continue
+            ends_at_ms = gate.armed_at_ms + cooldown_ms if cooldown_ms else 0
+            if gate.has_told(episode_id):
+                if cooldown_ms:
+                    self._agenda.at(max(now_ms, ends_at_ms), episode_id)
+            else:
+                opens_at_ms = self._groups.next_ms(self._group_of(target, episode_id))
+                held_until_ms = ends_at_ms if gate.has_counted(episode_id) else 0
+                self._agenda.at(max(now_ms, opens_at_ms, held_until_ms), episode_id)
+
+    def _group_of(self, target: Target, episode_id: str) -> str:
+        return _group_key(target, self._episodes.labels_of(self._episodes.all[episode_id]))
+
+    def _standing(self, episode_id: str) -> Iterator[tuple[Target, Gate]]:
+        """Where an episode that fires is routed, with the gate there."""
+        episode, labels = self._episodes.all[episode_id], self._episodes.firing[episode_id].labels
+        rule = self._episodes.rules[episode.rule_key]
+        for target in self.router.targets(self._episodes.labels_of(episode)):
+            key = gate_key(target.destination.key, rule, labels, fingerprint(labels))
+            yield target, self.gates.get(key)
+
     def leave(self, episode_id: str) -> None:
         """An episode is over: its groups wait for it no more."""
         self._groups.leave(episode_id)
@@ -190,7 +229,7 @@ class Decider:
         labels = self._episodes.labels_of(episode)
         for target in self.router.targets(labels):
             route = target.route
-            if route.group_wait_ms or route.group_interval_ms:
+            if _is_grouped(target):
                 opens_at_ms = self._groups.opens_at(
                     _group_key(target, labels),
                     episode_id,
@@ -306,6 +345,10 @@ class Decider:
         for episode_id, note in gate.episodes.items():
             if episode_id in self._episodes.firing:
                 self._agenda.at(max(at_ms, note.retry_at_ms), episode_id)
+
+
+def _is_grouped(target: Target) -> bool:
+    return bool(target.route.group_wait_ms or target.route.group_interval_ms)
 
 
 def _group_key(target: Target, labels: LabelSet) -> str:

@@ -160,6 +160,13 @@ class Dispatcher:
                 if not any(labels in others for others in self._seen_alerts.values()):
                     self._metrics.alerts.remove(*labels)
 
+    def resume(self, groups: Iterable[RuleGroup]) -> None:
+        """After `load` and `retain`, where the last evaluation was just now: what fired then still does,
+        until the next one says otherwise."""
+        rules = [rule for group in groups for rule in group.rules if isinstance(rule, AlertingRule)]
+        self.book.resume(rules, self._clock.now_ms())
+        self._take()
+
     async def configure(self, config: NotificationConfig, make_notifier: MakeNotifier) -> None:
         """After a reload: route and deliver by another configuration; queued notifications are kept."""
         self._make_notifier = make_notifier

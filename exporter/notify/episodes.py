@@ -11,7 +11,7 @@ from exporter.notify.instances import InstanceTable
 from exporter.notify.outcome import Outcome
 from exporter.notify.records import Episode, fingerprint
 from exporter.notify.steps import Steps, sliced
-from exporter.rules.alert import AlertInstance, AlertState, ResolveReason
+from exporter.rules.alert import AlertInstance, AlertState, ResolveReason, from_record
 from exporter.rules.evaluation import RuleEvaluation
 from exporter.rules.model import AlertingRule
 
@@ -84,6 +84,22 @@ class EpisodeTable:
             yield
         active.update(firing)
         return started, ended
+
+    def resume(self, rules: Mapping[str, AlertingRule]) -> list[str]:
+        """Take what is stored of these rules' instances for their last evaluation: the ids that fire."""
+        resumed: list[str] = []
+        for rule_key, rule in rules.items():
+            instances = [from_record(record) for record in self.instances.of_rule(rule_key)]
+            firing = {
+                one.episode_id: one
+                for one in instances
+                if one.state is AlertState.FIRING and one.episode_id in self.all
+            }
+            if firing:
+                self.rules[rule_key], self.active[rule_key] = rule, tuple(instances)
+                self.firing |= firing
+                resumed.extend(firing)
+        return resumed
 
     def of_rule(self, rule_key: str) -> set[str]:
         """The active episodes of a rule."""

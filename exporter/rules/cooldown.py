@@ -105,6 +105,16 @@ class Gate:
         """When the cooldown ends; 0 if it is not armed or there is none."""
         return self.armed_at_ms + self.cooldown_ms if self.armed_at_ms and self.cooldown_ms else 0
 
+    def has_told(self, episode_id: str) -> bool:
+        """Whether the firing of an episode was delivered."""
+        note = self.episodes.get(episode_id)
+        return note is not None and note.delivered > 0
+
+    def has_counted(self, episode_id: str) -> bool:
+        """Whether the episode was held back, and is among the `suppressed`."""
+        note = self.episodes.get(episode_id)
+        return note is not None and note.counted
+
     def is_idle(self, now_ms: int) -> bool:
         """Whether the gate may be forgotten: it differs in nothing from a new one."""
         return (
