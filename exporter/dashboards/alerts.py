@@ -77,6 +77,7 @@ def _history() -> Sequence[Panel]:
             "Mean time from firing to resolved; one that still fires counts until now.",
             "s",
             graph=False,
+            no_value="-",
         ),
         stat(
             "Held back",
@@ -195,6 +196,7 @@ def _notifications() -> Sequence[Panel]:
             prom(_p95("quantum_notification_latency_seconds"), "{{receiver}}"),
             "Time from the decision to send to the delivery, retries included.",
             "s",
+            no_value="nothing was sent",
         ),
         lines(
             "Alertmanager",
@@ -231,6 +233,7 @@ def _notifications() -> Sequence[Panel]:
             prom(_p95("quantum_notification_duration_seconds"), "{{receiver}}"),
             "Time of one delivery.",
             "s",
+            no_value="nothing was sent",
         ),
         lines(
             "Heartbeats",

@@ -291,7 +291,14 @@ def _collectors() -> Sequence[Panel]:
 def _queries() -> Sequence[Panel]:
     p95 = quantile(0.95, "quantum_query_duration_seconds")
     return (
-        lines("Query time, p95", prom(p95, "p95"), "PromQL queries over HTTP.", "s", width=8),
+        lines(
+            "Query time, p95",
+            prom(p95, "p95"),
+            "PromQL queries over HTTP.",
+            "s",
+            width=8,
+            no_value="nobody asked",
+        ),
         lines(
             "Queries running",
             prom("quantum_queries_running", "running"),
