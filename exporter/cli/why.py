@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -26,7 +27,6 @@ _EXAMPLES = """examples:
   quantum-exporter why DatabaseConnectionLost --at 2026-01-31T03:12:00Z -o json"""
 _SHOWN = 10
 _BRANCH = re.compile(r"( {4,})(.*?)(  (?:= \S+|nothing|\d+ series)(?:  \(does not hold\))?)")
-_PROSE = ("to ", "note: ", "firing: ", "pending: ", "inactive: ", "for ")
 _STYLES = (
     (r"^  firing(?=:)", "bold red"),
     (r"^  pending(?=:)", "bold yellow"),
@@ -88,10 +88,19 @@ def show(lines: Sequence[str], console: Console) -> None:
         print("\n".join(lines))
         return
     for number, line in enumerate(lines):
-        text = Text(_narrow(line, console.width), style="bold" if number == 0 else "")
-        for pattern, style in _STYLES:
-            text.highlight_regex(pattern, style)
-        console.print(text, no_wrap=not line.lstrip().startswith(_PROSE) and number > 0, overflow="ellipsis")
+        for piece in _wrapped(line, console.width):
+            text = Text(piece, style="bold" if number == 0 else "")
+            for pattern, style in _STYLES:
+                text.highlight_regex(pattern, style)
+            console.print(text, no_wrap=True, overflow="ellipsis")
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """A line of the tree shortened, any other broken at words, what follows indented further."""
+    if _BRANCH.fullmatch(line) or len(line) <= width:
+        return [_narrow(line, width)]
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _narrow(line: str, width: int) -> str:

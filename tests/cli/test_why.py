@@ -214,7 +214,12 @@ def test_control_characters_are_escaped(exporter: Exporter, capsys: pytest.Captu
 
 def test_a_terminal_gets_what_fits_its_width() -> None:
     """Expressions lose their middle, never their value; a pipe gets every line as it is."""
-    lines = ["the answer", "  firing: kraken: why", f"    {'x' * 200} < 0.9  = 0.6927  (does not hold)"]
+    lines = [
+        "the answer",
+        "  firing: kraken: why",
+        f"    {'x' * 200} < 0.9  = 0.6927  (does not hold)",
+        "    to log: " + "word " * 12 + "end",
+    ]
     out = io.StringIO()
     show(lines, Console(file=out, force_terminal=True, width=60, color_system=None, highlight=False))
     shown = out.getvalue().splitlines()
@@ -222,3 +227,4 @@ def test_a_terminal_gets_what_fits_its_width() -> None:
     assert len(shown[2]) == 60
     assert shown[2].endswith("< 0.9  = 0.6927  (does not hold)")
     assert "…" in shown[2]
+    assert [" ".join(shown[3:]).split(), shown[4][:6], len(shown)] == [lines[3].split(), " " * 6, 5]
