@@ -148,7 +148,8 @@ def measure(args: argparse.Namespace, ours: int, theirs: int, exporter: int, pro
     scrapes = [ask(ours, "sum(quantum_scrapes_total)"), ask(ours, "sum(quantum_scrapes_missed_total)")]
     time.sleep(args.interval * args.intervals)
     seconds = time.monotonic() - began
-    window = f"{round(args.interval * args.intervals)}s"
+    used = {name: (cpu_of(found) - before[name]) / seconds for name, found in groups.items()}
+    window = f"{round(args.interval * (args.intervals - 0.5))}s"
     print(f"{args.targets} targets of {args.series} series every {args.interval} s, {seconds:.0f} s measured")
     made = ask(ours, "sum(quantum_scrapes_total)") - scrapes[0]
     missed = ask(ours, "sum(quantum_scrapes_missed_total)") - scrapes[1]
@@ -157,13 +158,12 @@ def measure(args: argparse.Namespace, ours: int, theirs: int, exporter: int, pro
     print(f"exporter: {made:.0f} scrapes, {missed:.0f} missed, {failed:.0f} failed")
     print(f"  event loop held up at most {held:.3f} s, as it measures itself")
     for what, expr in (
-        ("series up to date", 'count({job="app",instance!=""})'),
+        ("series", 'sum(scrape_samples_scraped{job="app"})'),
         ("scrapes kept of the target with the fewest", f"min(count_over_time(up[{window}]))"),
     ):
         print(f"  {what}: exporter {ask(ours, expr):.0f}, Prometheus {ask(theirs, expr):.0f}")
     for name, found in groups.items():
-        cores = (cpu_of(found) - before[name]) / seconds
-        print(f"  {name:13s} {cores:6.3f} cores  {memory_of(found):7.0f} MB")
+        print(f"  {name:13s} {used[name]:6.3f} cores  {memory_of(found):7.0f} MB")
 
 
 def main() -> None:
