@@ -10,6 +10,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -308,12 +309,14 @@ def _silence(api: Api, args: argparse.Namespace) -> None:
     if args.output == "json":
         _print_json(found)
         return
+    alerts = api.call("GET", "/api/v1/alerts/outlook")["data"]["alerts"]
+    quiet = Counter(silence for alert in alerts for silence in alert.get("silencedBy", ()))
     rows = [
-        (one["id"], _matchers_text(one["matchers"]), one["status"]["state"], _when(one["endsAt"]),
-         one["createdBy"], one["comment"])
+        (one["id"], _matchers_text(one["matchers"]), one["status"]["state"], str(quiet[one["id"]]),
+         _when(one["endsAt"]), one["createdBy"], one["comment"])
         for one in found
     ]  # fmt: skip
-    _print_table(("id", "matchers", "state", "ends", "by", "comment"), rows, "no silences")
+    _print_table(("id", "matchers", "state", "alerts", "ends", "by", "comment"), rows, "no silences")
 
 
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], nothing: str) -> None:

@@ -8,7 +8,9 @@ from exporter.dashboards.common import SEVERITY, alert_timeline, firing_now, qua
 from exporter.dashboards.model import BLUE, ORANGE, RED, Dashboard, Panel, Row, Variable
 from exporter.dashboards.panels import (
     ALERTS_UID,
+    UP_DOWN,
     alert_history_link,
+    alert_links,
     by_column,
     coloured,
     good_below,
@@ -18,6 +20,7 @@ from exporter.dashboards.panels import (
     sql,
     stat,
     table,
+    timeline,
 )
 
 # never without a choice: an empty list would be no valid SQL
@@ -166,6 +169,14 @@ def _p95(histogram: str) -> str:
 
 def _notifications() -> Sequence[Panel]:
     return (
+        timeline(
+            "Receivers",
+            prom("quantum_notification_receiver_up", "{{receiver}}"),
+            "Down: the last try failed in a way that may pass; what is due waits and is tried again.",
+            mappings=(UP_DOWN,),
+            links=alert_links("ReceiverDown", "NotificationsFailing"),
+            height=6,
+        ),
         lines(
             "Deliveries",
             prom(
@@ -174,6 +185,7 @@ def _notifications() -> Sequence[Panel]:
             ),
             "Notifications of the last hour by receiver and outcome.",
             "short",
+            links=alert_links("NotificationsFailing", "DeadLetters"),
         ),
         lines(
             "Held back by the cooldown",
@@ -185,11 +197,38 @@ def _notifications() -> Sequence[Panel]:
             "short",
         ),
         lines(
+            "Quiet",
+            (
+                prom("quantum_alerts_quiet", "{{reason}}"),
+                prom('quantum_silences{state="active"}', "silences in force"),
+                prom('quantum_silences{state="idle"}', "silences that match nothing"),
+            ),
+            "Firing alerts that a silence, another alert or a person keeps quiet, and the silences.",
+            "short",
+            stepped=True,
+        ),
+        lines(
+            "Flapping and fallback",
+            (
+                prom(
+                    "sum by (receiver) (increase(quantum_notifications_flapping_total[1h]))",
+                    "{{receiver}}: flapping notices",
+                ),
+                prom(
+                    "sum by (receiver) (increase(quantum_notifications_fallback_total[1h]))",
+                    "{{receiver}}: taken by its fallback",
+                ),
+            ),
+            "Notices of the last hour that an instance flaps, and notifications that a fallback took.",
+            "short",
+        ),
+        lines(
             "Waiting",
             prom("quantum_notification_queue_length", "{{receiver}}"),
             "Notifications in the outbox, by receiver. Growing: the receiver does not take them.",
             "short",
             steps=good_below(100),
+            links=alert_links("NotificationQueueLong"),
         ),
         lines(
             "From decision to delivery, p95",
@@ -217,6 +256,7 @@ def _notifications() -> Sequence[Panel]:
             "Alerts handed to each Alertmanager in the last hour.",
             "short",
             no_value="no Alertmanager is configured",
+            links=alert_links("AlertmanagerFailing"),
         ),
         lines(
             "Alert store",

@@ -25,7 +25,7 @@ from exporter.notify.episodes import EpisodeTable
 from exporter.notify.outcome import Outcome
 from exporter.notify.outgoing import QueuedNotifications, in_order
 from exporter.notify.outlook import Outlook, Standing, outlook, standings
-from exporter.notify.quiet import Quiet
+from exporter.notify.quiet import Census, Quiet
 from exporter.notify.records import Changes, Episode, Notification, Silence, Status
 from exporter.notify.route import Destination, Router
 from exporter.notify.steps import Steps, finish
@@ -249,6 +249,10 @@ class AlertBook:
     def quiet_because(self, episode: Episode, now_ms: int) -> str:
         """Why an episode is not notified anywhere now, '' if nothing keeps it quiet."""
         return self._quiet.because(episode, now_ms)
+
+    def census(self, now_ms: int) -> Steps[Census]:
+        """How many firing alerts are quiet and why, and the silences with what they match."""
+        return self._quiet.census(now_ms)
 
     def link_of(self, episode: Episode) -> str:
         """The URL of the expression of an episode's rule; '' for a rule that is gone."""

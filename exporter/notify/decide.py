@@ -267,7 +267,7 @@ class Decider:
         if after != gate:
             self.gates.set(after, self._outcome.changes)
         if after.suppressed > gate.suppressed and given.destination is not None:
-            self._outcome.suppressed[given.destination.receiver] += after.suppressed - gate.suppressed
+            self._outcome.suppressed[given.destination.key] += after.suppressed - gate.suppressed
         for decision in decisions:
             self._note(decision, given, now_ms)
             if decision.slot:
@@ -313,6 +313,7 @@ class Decider:
         if target is not None and not resolved:
             bound = target.route.flapping
             flapping = self._episodes.flaps.notice(key, instance_key(episode), bound, now_ms)
+            self._outcome.flapping[destination.key] += flapping > 0
         unit.entries.append(((key, decision.slot), self._notified(episode, decision, status, flapping)))
 
     def _notified(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import Any
@@ -21,16 +22,16 @@ from exporter.clock import Clock
 from exporter.config.receivers import NotificationConfig
 from exporter.model.labels import LabelSet
 from exporter.notify.book import AlertBook
-from exporter.notify.metrics import NotifyMetrics
+from exporter.notify.metrics import QUIET_REASONS, SILENCE_STATES, NotifyMetrics
 from exporter.notify.outbox import Lane, LanePolicy
 from exporter.notify.outcome import Outcome
 from exporter.notify.ports import Notifier
 from exporter.notify.records import Changes, Notification
 from exporter.notify.route import Destination
 from exporter.notify.silences import RETENTION_MS
-from exporter.notify.steps import Steps, finish, sliced
+from exporter.notify.steps import Steps, sliced
 from exporter.notify.store import JournaledStore
-from exporter.notify.waiting import first_of
+from exporter.notify.waiting import first_of, in_steps
 from exporter.rules.alert import AlertState
 from exporter.rules.evaluation import GroupEvaluation
 from exporter.rules.model import AlertingRule, RuleGroup
@@ -39,6 +40,7 @@ _log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 _HOUSEKEEPING_TICKS = 60
+_CENSUS_TICKS = 15
 _MANY = 100  # queued notifications from which deliveries are recorded at this pause
 _LINGER_S = 0.05
 
@@ -224,12 +226,7 @@ class Dispatcher:
     async def _decide(self, decision: Callable[[], Steps[None]]) -> None:
         """Take a decision step by step, others running in between; once begun it is brought to its end."""
         async with self._deciding:
-            steps = decision()
-            try:
-                for _ in steps:
-                    await asyncio.sleep(0)
-            finally:
-                finish(steps)
+            await in_steps(decision())
         self._take()
 
     def _take(self) -> None:
@@ -238,6 +235,8 @@ class Dispatcher:
         outcome: Outcome = self.book.take()
         for receiver, count in outcome.suppressed.items():
             self._metrics.suppressed.labels(receiver).inc(count)
+        for receiver, count in outcome.flapping.items():
+            self._metrics.flapping.labels(receiver).inc(count)
         if not outcome.changes and not outcome.notifications:
             return
         self._changes.merge(outcome.changes)
@@ -282,6 +281,8 @@ class Dispatcher:
                 if self.store.journaling and ticks % 2 == 0:
                     await self.store.settle()
                     self._metrics.journaling.set(self.store.journaling)
+                if ticks % _CENSUS_TICKS == 0:
+                    await self._take_census()
                 if ticks % _HOUSEKEEPING_TICKS == 0:
                     now_ms = self._clock.now_ms()
                     self.book.forget_old(now_ms, now_ms - RETENTION_MS)
@@ -290,6 +291,16 @@ class Dispatcher:
             except Exception:
                 self._metrics.faults.inc()
                 _log.exception("unexpected error in the notifier")
+
+    async def _take_census(self) -> None:
+        """Set the gauges of what is quiet, and of silences."""
+        async with self._deciding:
+            census = await in_steps(self.book.census(self._clock.now_ms()))
+        for reason in QUIET_REASONS:
+            self._metrics.quiet.labels(reason).set(census.quiet[reason])
+        counts = Counter({**census.silences, "idle": len(census.idle)})
+        for state in SILENCE_STATES:
+            self._metrics.silences.labels(state).set(counts[state])
 
     async def _hand_over_all(self, notifications: Iterable[Notification]) -> None:
         for some in sliced(notifications):

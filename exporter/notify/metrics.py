@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 OUTCOMES = ("delivered", "failed", "dead")
+QUIET_REASONS = ("acknowledged", "inhibited", "resolved", "silenced")  # first words of the book's reasons
+SILENCE_STATES = ("active", "expired", "idle", "pending")
 
 
 class NotifyMetrics:
@@ -23,6 +25,24 @@ class NotifyMetrics:
         self.suppressed = Counter(
             "quantum_notifications_suppressed",
             "Firings held back by a cooldown.",
+            ["receiver"],
+            registry=registry,
+        )
+        self.flapping = Counter(
+            "quantum_notifications_flapping",
+            "Notices that an alert instance is flapping.",
+            ["receiver"],
+            registry=registry,
+        )
+        self.fallback = Counter(
+            "quantum_notifications_fallback",
+            "Notifications that the fallback receiver took in the place of this one.",
+            ["receiver"],
+            registry=registry,
+        )
+        self.receiver_up = Gauge(
+            "quantum_notification_receiver_up",
+            "0 while the last try to deliver failed in a way that may pass (no answer, HTTP 5xx, 429).",
             ["receiver"],
             registry=registry,
         )
@@ -52,6 +72,22 @@ class NotifyMetrics:
             ["alertname", "severity", "state"],
             registry=registry,
         )
+        self.quiet = Gauge(
+            "quantum_alerts_quiet",
+            "Firing alert instances that are notified nowhere, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in QUIET_REASONS:
+            self.quiet.labels(reason)
+        self.silences = Gauge(
+            "quantum_silences",
+            "Silences, by state; idle: active ones that match nothing pending or firing.",
+            ["state"],
+            registry=registry,
+        )
+        for state in SILENCE_STATES:
+            self.silences.labels(state)
         self.journaling = Gauge(
             "quantum_alert_store_journaling",
             "1 while alert state waits in the journal for the database.",
@@ -87,6 +123,11 @@ class NotifyMetrics:
             for outcome in OUTCOMES:
                 self.notifications.labels(name, outcome)
             self.suppressed.labels(name)
+            self.flapping.labels(name)
+            self.fallback.labels(name)
+            if name not in self._known:  # after a reload it is what it was
+                self._known.add(name)
+                self.receiver_up.labels(name).set(1)
             self.queue_length.labels(name)
             self.duration.labels(name)
             self.latency.labels(name)
@@ -94,6 +135,8 @@ class NotifyMetrics:
     def remove_receiver(self, name: str) -> None:
         """A destination is configured no more: its queue is gone; its counters stay."""
         self.queue_length.remove(name)
+        self.receiver_up.remove(name)
+        self._known.discard(name)
 
     def add_alertmanagers(self, targets: Iterable[str]) -> None:
         """Give birth to the label sets of these Alertmanagers."""

@@ -206,6 +206,8 @@ class Lane:
         else:
             self._note_failure(error)
         if error is None or via:
+            if via:
+                self._metrics.fallback.labels(self.name).inc()
             self._finish(notification.id)
             self._metrics.notifications.labels(self.name, "delivered").inc()
             age_s = (self._clock.now_ms() - notification.created_at_ms) / 1000
@@ -250,6 +252,7 @@ class Lane:
         now = self._clock.monotonic()
         if error.retryable:
             self._failures += 1
+            self._metrics.receiver_up.labels(self.name).set(0)
         if error.retry_after_s is not None:  # what one is told holds for all
             self._paused_until_s = max(
                 self._paused_until_s, now + min(error.retry_after_s, RETRY_AFTER_MAX_S)
@@ -264,6 +267,7 @@ class Lane:
     def _recovered(self) -> None:
         if self._failing:
             _log.info("receiver %s: notifications are delivered again", self.name)
+            self._metrics.receiver_up.labels(self.name).set(1)
         self._failing, self._failures, self._paused_until_s = "", 0, 0.0
 
     def _give_up(self, notification_id: str, reason: str) -> None:

@@ -14,10 +14,12 @@ class Outcome:
 
     changes: Changes = field(default_factory=Changes)
     notifications: list[Notification] = field(default_factory=list)
-    suppressed: Counter[str] = field(default_factory=Counter)  # by receiver
+    suppressed: Counter[str] = field(default_factory=Counter)  # by destination
+    flapping: Counter[str] = field(default_factory=Counter)  # notices, by destination
 
     def take(self) -> Outcome:
         """What has gathered; nothing is left here."""
-        taken = Outcome(self.changes, self.notifications, self.suppressed)
-        self.changes, self.notifications, self.suppressed = Changes(), [], Counter()
+        taken = Outcome(self.changes, self.notifications, self.suppressed, self.flapping)
+        self.changes, self.notifications = Changes(), []
+        self.suppressed, self.flapping = Counter(), Counter()
         return taken

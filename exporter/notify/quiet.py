@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from exporter.config.matchers import match_all
 from exporter.config.receivers import InhibitRule
 from exporter.model.labels import LabelSet
 from exporter.notify.episodes import EpisodeTable
@@ -11,6 +14,17 @@ from exporter.notify.inhibit import Inhibitor
 from exporter.notify.outcome import Outcome
 from exporter.notify.records import Episode, Silence
 from exporter.notify.silences import silenced_by
+from exporter.notify.steps import Steps, sliced
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Firing alerts that are quiet, by the first word of the reason; silences by state; the ids of active
+    silences that match nothing that is pending or fires."""
+
+    quiet: Counter[str]
+    silences: Counter[str]
+    idle: frozenset[str]
 
 
 class Quiet:
@@ -41,6 +55,22 @@ class Quiet:
         for silence in list(self.silences.values()):
             if silence.ends_at_ms < before_ms:
                 del self.silences[silence.id]
+
+    def census(self, now_ms: int) -> Steps[Census]:
+        """How many firing alerts are quiet and why, and the silences with what they match."""
+        silences = Counter(one.state(now_ms) for one in self.silences.values())
+        idle = {one for one in self.silences.values() if one.state(now_ms) == "active"}
+        quiet: Counter[str] = Counter()
+        table = self._episodes
+        for some in sliced([one for found in table.active.values() for one in found]):
+            for instance in some:
+                labels = table.leaving(instance.labels)
+                idle -= {one for one in idle if match_all(one.matchers, labels)}
+                episode = table.all.get(instance.episode_id)
+                if episode is not None and (reason := self.because(episode, now_ms)):
+                    quiet[reason.split()[0]] += 1
+            yield
+        return Census(quiet, silences, frozenset(one.id for one in idle))
 
     def because(self, episode: Episode, now_ms: int) -> str:
         """Why an episode is not notified anywhere now, '' if nothing keeps it quiet."""

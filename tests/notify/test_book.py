@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
@@ -40,6 +41,7 @@ class Machine:
     fail: float = 0.0
     rows: Changes = field(default_factory=Changes)
     arrived: list[tuple[int, Notification]] = field(default_factory=list)
+    flapping: Counter[str] = field(default_factory=Counter)
     now_ms: int = T0
     crashes: int = 0
 
@@ -64,6 +66,7 @@ class Machine:
         """Commit what the book decided, then deliver, then commit that; until nothing is left."""
         while True:
             outcome = self.book.take()
+            self.flapping += outcome.flapping
             self.maybe_die()
             self.rows.merge(outcome.changes)
             self.maybe_die()
@@ -294,6 +297,7 @@ def test_flapping_has_one_notice() -> None:
             machine.step({"a"} if number % 2 == 0 else set())
         firing = [one.alerts[0] for _, one in machine.arrived if one.status == "firing"]
         assert [alert.flapping for alert in firing] == ([0, 0, 5] if hold else [0, 0, 5, 0])
+        assert machine.flapping == {"ops": 1}
 
 
 def test_inhibited_and_silenced_alerts_wait() -> None:

@@ -52,7 +52,9 @@ class World:
 
     def __init__(self, **policy: Any) -> None:
         self.clock, self.reports, self.receiver, self.other = FakeClock(), Reports(), Receiver(), Receiver()
-        self.metrics = NotifyMetrics(CollectorRegistry())
+        self.registry = CollectorRegistry()
+        self.metrics = NotifyMetrics(self.registry)
+        self.metrics.add_receivers(["ops"])
         fallback = policy.pop("fallback", False)
         self.lane = Lane(
             "ops",
@@ -72,6 +74,9 @@ class World:
         )
         values.setdefault("created_at_ms", self.clock.now_ms())
         self.lane.put(Notification(name, "ops", "ops", "firing", (alert,), **values))
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, {"receiver": "ops", **labels})
 
     async def seconds(self, seconds: float) -> None:
         await self.clock.advance(seconds)
@@ -125,6 +130,25 @@ async def test_a_fallback_takes_over_after_n_failures() -> None:
         await world.seconds(60)
         assert world.reports.lines[-1] == "delivered n2 via other after 1"
         assert [one.id for one in world.other.took] == ["n1", "n2"]
+        assert world.metric("quantum_notifications_fallback_total") == 2
+
+
+async def test_a_receiver_is_down_from_a_failed_try_to_the_next_success() -> None:
+    """A refusal of one notification is no outage: the receiver answers."""
+    async with running() as world:
+        assert world.metric("quantum_notification_receiver_up") == 1
+        world.receiver.answers = [FINAL]
+        world.put("n1")
+        await settle()
+        assert world.metric("quantum_notification_receiver_up") == 1
+        world.receiver.answers = [RETRY]
+        world.put("n2")
+        await settle()
+        assert world.metric("quantum_notification_receiver_up") == 0
+        await world.seconds(60)
+        assert world.metric("quantum_notification_receiver_up") == 1
+        outcomes = ("delivered", "failed", "dead")
+        assert [world.metric("quantum_notifications_total", outcome=one) for one in outcomes] == [1, 1, 1]
 
 
 async def test_both_receivers_down_is_a_retry() -> None:

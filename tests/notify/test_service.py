@@ -104,6 +104,28 @@ async def test_a_silence_keeps_quiet_until_it_ends(tmp_path: Path) -> None:
         assert rig.ops.said == ["firing b", "firing a"]
 
 
+async def test_gauges_tell_what_is_quiet_and_which_silence_matches_nothing(tmp_path: Path) -> None:
+    """Every quarter of a minute: quiet alerts by reason, silences by state, and the idle ones."""
+    async with running(tmp_path, [rule()]) as rig:
+        await service(rig).set_silence(silence(rig, 10))  # of instance a
+        await rig.fire("b", "c")
+        acked = service(rig).alerts(parse_matchers("instance=b"))[0]["id"]
+        await service(rig).acknowledge(acked, "ann")
+
+        async def shown() -> dict[str, float]:
+            await rig.minutes(0.25)
+            gauges = [("quantum_silences", "state", one) for one in ("active", "idle", "expired")]
+            gauges += [("quantum_alerts_quiet", "reason", one) for one in ("acknowledged", "silenced")]
+            return {one: rig.metric(name, **{label: one}) for name, label, one in gauges}
+
+        quiet = {"active": 1, "idle": 1, "expired": 0, "acknowledged": 1, "silenced": 0}
+        assert await shown() == quiet
+        await rig.fire("a", "b", "c")
+        assert await shown() == {**quiet, "idle": 0, "silenced": 1}
+        await rig.minutes(10)
+        assert await shown() == {**quiet, "active": 0, "idle": 0, "expired": 1}
+
+
 async def test_silences_change_as_in_alertmanager(tmp_path: Path) -> None:
     """A new end keeps the id; other matchers or an expired one make a new silence; expiring ends it now."""
     async with running(tmp_path, [rule()]) as rig:
@@ -232,6 +254,11 @@ async def test_the_command_line_does_it_all(tmp_path: Path, capsys: pytest.Captu
         assert await command(url, "silence", "expire", name) == 0
         assert await command(url, "silence", "list") == 0
         assert capsys.readouterr().out == "no silences\n"
+        await service(rig).set_silence(silence(rig, 10))
+        assert await command(url, "silence", "list") == 0
+        head, row = capsys.readouterr().out.splitlines()
+        assert head.split() == ["id", "matchers", "state", "alerts", "ends", "by", "comment"]
+        assert row.split()[1:4] == ['instance="a"', "active", "1"]
         assert await command(url, "resolve", alert["id"], "--by", "ann") == 0
         assert capsys.readouterr().out.endswith("resolved by ann\n")
 
