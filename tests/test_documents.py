@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import asyncpg
 import pytest
@@ -23,8 +23,6 @@ from exporter.config.load import load_config
 from exporter.promql.parse import parse_expr
 from exporter.rules.format import read_rule_files
 from exporter.rules.ruletest_format import read_test_file
-from exporter.web.auth import WebConfig
-from exporter.web.server import create_app
 from tests.helpers.documents import ROOT, Block, all_blocks, all_commands, pages
 from tests.helpers.peers import peer
 
@@ -195,23 +193,3 @@ def test_every_call_of_the_program_is_one_that_it_takes(words: list[str]) -> Non
     """Its parser accepts command and options."""
     if not is_name(words) or words[0] == "run":
         _PARSER.parse_args(words)
-
-
-class _NothingBehind:
-    """Dependencies of a server that is asked for its routes only."""
-
-    def __getattr__(self, name: str) -> _NothingBehind:
-        return self
-
-
-def test_every_endpoint_has_its_row() -> None:
-    """docs/http-api.md lists the methods and paths that the server has, and no other."""
-    router = create_app(cast(Any, _NothingBehind()), WebConfig(), loopback=True).router
-    served = {
-        (route.method, route.resource.canonical)
-        for route in router.routes()
-        if route.method != "HEAD" and route.resource is not None
-    }
-    page = (ROOT / "docs" / "http-api.md").read_text()
-    rows = re.findall(r"^\| ([A-Z, ]+) \| `(/[^`]*)` \|", page, re.M)
-    assert {(method, path) for methods, path in rows for method in methods.split(", ")} == served
