@@ -122,7 +122,7 @@ class Replicas:
         """What this replica tells the others."""
         session = self._session
         term = self._term if self._notifies else 0
-        return Claim(session.me.id, session.connected, session.leads, term)
+        return Claim(session.me.id, self._cut_since_s is None, session.leads, term)
 
     @property
     def leader(self) -> Replica | None:
@@ -132,11 +132,15 @@ class Replicas:
 
     def describe(self) -> str:
         """Who notifies, in words."""
+        if self._notifies and self._session.has_lock:
+            return "this replica notifies"
+        if self._notifies and self._clock.monotonic() < self._until_s:
+            return "this replica notifies, from its journal: the database is out of reach"
         if self._notifies:
-            how = "" if self._session.has_lock else ", from its journal: the database is out of reach"
-            return f"this replica notifies{how}"
+            return "this replica asks the others who notifies: the database is out of reach"
         leader = self.leader
-        return f"{leader.name} notifies ({leader.url}), this replica follows" if leader else "nobody notifies"
+        who = f"{leader.name} notifies ({leader.url})" if leader else "it is not known who notifies"
+        return f"{who}, this replica follows"
 
     @property
     def known(self) -> Changes | None:
@@ -213,17 +217,23 @@ class Replicas:
     async def _next(self) -> Coroutine[Any, Any, None] | None:
         session, now_s = self._session, self._clock.monotonic()
         if session.has_lock:
-            in_office = self._notifies and session.in_office
-            return None if in_office else self._take_over()
+            if self._notifies and session.in_office:
+                self._until_s = float("-inf")
+                return None
+            return self._take_over()
         if self._cut_since_s is None:
             if self._notifies:
                 return self._stand_down()
             if self._owes and session.office.holder.id != session.me.id:
                 return self._hand_in()
             return self._look() if now_s - self._looked_s >= _LOOK_S else None
-        if not self._notifies and now_s - self._cut_since_s < session.lease_s:
+        patient = now_s - self._cut_since_s < session.lease_s
+        if patient and not self._notifies:
             return None
-        if acts(self.claim(), await self._heard()):
+        heard = await self._heard()
+        if acts(self.claim(), heard):
+            if patient and len(heard) < len(session.others):
+                return None  # one that does not answer at once may lead: it is asked again, for the lease
             self._allow()
             return None if self._notifies else self._act()
         return self._stand_down() if self._notifies else None
@@ -280,7 +290,7 @@ class Replicas:
                 await self._hand_in()
             await session.take_office()
             await self._take_up(None)
-            if not (session.in_office or ours):  # lost meanwhile: what was loaded may not be the tables'
+            if not session.in_office and (session.others or not ours):  # lost meanwhile, and to another
                 await self._stand_down()
                 return
         self._term = session.office.term

@@ -31,8 +31,11 @@ class Turns:
     def __init__(self, tables: PostgresAlertStore) -> None:
         self._tables = tables
         self.said: list[str] = []
+        self.meanwhile: list[Callable[[], None]] = []  # what happens during the next takeovers
 
     async def take_up(self, known: Changes | None) -> None:
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
         self.said.append("begins" if known is None else "begins from what it knew")
 
     async def stand_down(self) -> None:
@@ -237,3 +240,40 @@ async def test_a_replica_that_hung_sends_nothing_when_it_wakes(postgres_server: 
         a._task = asyncio.create_task(a.replicas.run())
         await until(lambda: not a.replicas.notifies, "a gave way")
         assert notifying([a, b]) == ["b"]
+
+
+async def test_a_busy_replica_claims_what_it_knows(postgres_server: PostgresServer) -> None:
+    """It reaches the database until it has seen that it does not, however late its loop is: else the one that
+    is cut off would notify beside it."""
+    async with running(postgres_server, ["a", "b"]) as (_, b):
+        await b._cancel()
+        await asyncio.sleep(1.5 * LEASE_S)
+        assert not b.session.connected
+        assert b.replicas.claim().connected
+
+
+async def test_a_leader_that_is_cut_off_waits_for_an_answer(postgres_server: PostgresServer) -> None:
+    """One answer may be late: it asks for as long as the lease before it goes on without the database."""
+    async with running(postgres_server, ["a", "b"]) as (a, b):
+        await until(lambda: a.session.others, "a sees b")
+        a.hears = False
+        a.proxy.refuse()
+        began = time.monotonic()
+        await until(lambda: not a.session.has_lock, "the loss is noticed")
+        await until(a.replicas.permitted, "a goes on")
+        assert time.monotonic() - began >= 0.9 * LEASE_S
+        await until(lambda: b.replicas.notifies, "b begins too")
+        a.hears = True
+        await until(lambda: not a.replicas.notifies, "a has heard of b")
+
+
+async def test_a_takeover_that_loses_the_lock_is_none(postgres_server: PostgresServer) -> None:
+    """What was read may not be the tables' any more: the turn ends before anything was sent, and begins anew
+    with the lock."""
+    async with running(postgres_server, ["a", "b"]) as (a, b):
+        await until(lambda: b.session.others, "b sees a")
+        b.turns.meanwhile = [lambda: b.session._drop("cut off")]
+        await a.die()
+        await until(lambda: "ends" in b.turns.said, "the turn ends")
+        await until(b.replicas.permitted, "b notifies")
+        assert b.turns.said[-3:] in (["begins", "ends", "begins"], ["ends", "hands in", "begins"])
