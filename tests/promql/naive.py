@@ -31,6 +31,7 @@ from exporter.promql.ast import (
 )
 from exporter.promql.gotext import format_float
 from exporter.promql.parse import parse_expr
+from tests.promql.naive_histogram import histogram_quantile
 from tests.promql.naive_windows import OVER_TIME, Points, quantile
 
 Vector = dict[LabelSet, float]
@@ -170,7 +171,7 @@ class Naive:
                 return self._aggregate(expr, ts)
             case Call():
                 return self._call(expr, ts)
-        raise NotImplementedError(type(expr).__name__)
+        raise AssertionError(f"no query of QueryMaker has a {type(expr).__name__}")
 
     def _of_vector(self, expr: Expr, ts: int) -> Vector:
         value = self._eval(expr, ts)
@@ -202,6 +203,16 @@ class Naive:
             if inside and not is_stale(inside[-1]):
                 out[labels] = inside[-1]
         return out
+
+    def _times(self, expr: Expr, ts: int) -> list[tuple[LabelSet, int]]:
+        """When the samples of a selector were taken; anything else is of the time it is asked for."""
+        while isinstance(expr, Paren):
+            expr = expr.expr
+        if not isinstance(expr, VectorSelector):
+            return [(labels, ts) for labels in self._of_vector(expr, ts)]
+        at = self._time(expr.at, ts) - expr.offset_ms
+        newest = {labels: max((t for t, _ in points if t <= at), default=0) for labels, points in self.series}
+        return [(labels, newest[labels]) for labels in self._select(expr, ts)]
 
     def _windows(self, expr: Expr, ts: int) -> tuple[list[tuple[LabelSet, Points]], int, int]:
         """Series with their points in the range, and the range's bounds."""
@@ -240,8 +251,10 @@ class Naive:
             return values[0] if len(values) == 1 else math.nan
         if name == "absent":
             return {} if self._of_vector(args[0], ts) else {_absent_labels(args[0]): 1.0}
-        if name in ("histogram_quantile", "timestamp"):
-            raise NotImplementedError(name)
+        if name == "histogram_quantile":
+            return _vector(histogram_quantile(self._of_scalar(args[0], ts), self._of_vector(args[1], ts)))
+        if name == "timestamp":
+            return _vector([(_nameless(labels), at / 1000) for labels, at in self._times(args[0], ts)])
         vector = self._of_vector(args[0], ts)
         if name == "sort":
             return vector
@@ -249,8 +262,6 @@ class Naive:
             return _label_join(vector, [_string(argument) for argument in args[1:]])
         if name == "label_replace":
             return _label_replace(vector, [_string(argument) for argument in args[1:]])
-        if any(isinstance(argument, StringLiteral) for argument in args):
-            raise NotImplementedError(name)
         numbers = [self._of_scalar(argument, ts) for argument in args[1:]]
         return _vector([(_nameless(labels), _apply(name, v, numbers)) for labels, v in vector.items()])
 
@@ -352,8 +363,7 @@ def _apply(name: str, value: float, numbers: Sequence[float]) -> float:
         inverse = 1 / (numbers[0] if numbers else 1.0)
         scaled = value * inverse + 0.5
         return math.floor(scaled) / inverse if math.isfinite(scaled) else scaled
-    if name not in ("clamp_min", "clamp_max"):
-        raise NotImplementedError(name)
+    assert name in ("clamp_min", "clamp_max"), f"QueryMaker knows no {name} but in its wide form"
     if math.isnan(value) or math.isnan(numbers[0]):
         return math.nan
     return (max if name == "clamp_min" else min)(value, numbers[0])

@@ -96,8 +96,6 @@ def naive_steps(data: Data, text: str, times: range) -> Steps | None:
             add(steps, naive.query(text, ts_ms, start_ms=times[0], end_ms=times[-1]), ts_ms)
     except NaiveError:
         return None
-    except NotImplementedError:
-        assume(False)
     return steps
 
 
