@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
-from operator import attrgetter
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from exporter.model.labels import METRIC_NAME, LabelSet
+from exporter.model.ordering import order_of
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.intp]
@@ -95,8 +95,7 @@ class SeriesSet:
     @cached_property
     def sorted_order(self) -> Ints:
         """Positions in ascending label order."""
-        keys = list(map(_PAIRS, self.labels))
-        return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.intp)
+        return np.array(order_of(self.labels), np.intp)
 
     @cached_property
     def _json(self) -> list[str | None]:
@@ -154,4 +153,3 @@ class Unique:
 
 
 EMPTY_SET = SeriesSet(())
-_PAIRS = attrgetter("pairs")

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.model.labels import Matcher
+from exporter.model.ordering import order_of
 from exporter.model.rollups import Rollup
 from exporter.model.samples import Float64s, Int64s, SeriesBlock
 from exporter.promql.seriesset import SeriesSet
@@ -194,7 +195,7 @@ def find_resets(values: Float64s) -> Resets:
 def columns_of(block: SeriesBlock) -> Columns:
     """The columns of a `SeriesBlock`, series in label order; one grid where all share their timestamps."""
     count = len(block.labels)
-    order = sorted(range(count), key=[labels.pairs for labels in block.labels].__getitem__)
+    order = order_of(block.labels)
     series = SeriesSet(tuple([block.labels[place] for place in order]))
     if count == 0:
         return Columns(series, (), ())

@@ -9,6 +9,7 @@ from threading import RLock
 import numpy as np
 
 from exporter.model.labels import METRIC_NAME, LabelSet, Matcher, MatchOp
+from exporter.model.ordering import order_of
 from exporter.model.samples import Float64s, Int64s, SampleBatch, SeriesBlock
 from exporter.promql.seriesset import EMPTY_SET, SeriesSet
 from exporter.promql.source import Columns
@@ -23,6 +24,7 @@ _ROW_WIDTH = 8  # a smaller batch of series without a block goes to loose column
 _SETTLE_SERIES = 64  # as many loose series at the same times are worth a block
 _SETTLE_SAMPLES = 10_000  # loose samples that make it worth looking
 _SELECTIONS = 1024
+_LARGE = 5000  # series of a selection that are not sorted under the lock
 _ROUTES = 1024  # a scrape of many series brings a route for each 2000 of them
 _BIRTHS = 200  # births tried against a kept selection
 
@@ -86,6 +88,7 @@ class MemoryStorage:
         self._samples = 0
         self._dead: list[int] = []
         self._born: dict[str, list[LabelSet]] = {}  # by metric name, since the last read
+        self._changes = 0  # births and removals of series
         self._row = _PendingRow()
 
     # -- writing ------------------------------------------------------------------------------------
@@ -139,6 +142,7 @@ class MemoryStorage:
             refs = self._index.all_refs()
             dead = refs[self._last_ms[refs] < before_ms]
             if len(dead):
+                self._changes += 1
                 self._index.remove(dead)
                 self._dead.extend(dead.tolist())
                 self._home[dead] = -1
@@ -159,6 +163,7 @@ class MemoryStorage:
 
     def columns(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> Columns:
         """Samples with start_ms <= ts <= end_ms, as the columns in which they lie."""
+        self._prepare(tuple(matchers))
         with self._lock:
             self._flush()
             self._settle()
@@ -170,6 +175,7 @@ class MemoryStorage:
 
     def newest(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> Columns:
         """As `columns`; of each series only the newest sample in the range must be there."""
+        self._prepare(tuple(matchers))
         with self._lock:
             self._flush()
             self._settle()
@@ -203,6 +209,7 @@ class MemoryStorage:
 
         Series without a sample in the range are left out. The arrays are copies.
         """
+        self._prepare(tuple(matchers))
         with self._lock:
             self._flush()
             selection = self._select(tuple(matchers))
@@ -294,6 +301,7 @@ class MemoryStorage:
                 self._home = np.concatenate([self._home, np.full(room, -1, np.int32)])
             self._first_ms[ref], self._last_ms[ref], self._home[ref] = 2**62, _NEVER, -1
             self._born.setdefault(labels.name, []).append(labels)
+            self._changes += 1
         return ref
 
     def _forget_selections(self) -> None:
@@ -441,22 +449,42 @@ class MemoryStorage:
         for ref, value in zip(refs.tolist(), values.tolist(), strict=True):
             self._loose.append(ref, ts_ms, value)
 
+    def _prepare(self, matchers: tuple[Matcher, ...]) -> None:
+        """Sort a large new selection before the lock is taken to read it: writers do not wait for that."""
+        if matchers in self._selections:
+            return
+        with self._lock:
+            self._flush()
+            if self._known(matchers) is not None:
+                return
+            refs = self._index.select(matchers)
+            if len(refs) < _LARGE:
+                return
+            labels = [self._index.labels(ref) for ref in refs.tolist()]
+            changes = self._changes
+        selection = _sorted_selection(refs, labels)
+        with self._lock:
+            if changes == self._changes:
+                self._keep(matchers, selection)
+
     def _select(self, matchers: tuple[Matcher, ...]) -> Selection:
-        if self._born:
-            self._forget_selections()
-        known = self._selections.get(matchers)
+        known = self._known(matchers)
         if known is not None:
             return known
         refs = self._index.select(matchers)
-        labels = [self._index.labels(ref) for ref in refs.tolist()]
-        order = sorted(range(len(labels)), key=[own.pairs for own in labels].__getitem__)
-        selection = Selection(
-            refs[np.array(order, np.intp)] if order else refs, SeriesSet(tuple([labels[i] for i in order]))
-        )
+        selection = _sorted_selection(refs, [self._index.labels(ref) for ref in refs.tolist()])
+        self._keep(matchers, selection)
+        return selection
+
+    def _known(self, matchers: tuple[Matcher, ...]) -> Selection | None:
+        if self._born:
+            self._forget_selections()
+        return self._selections.get(matchers)
+
+    def _keep(self, matchers: tuple[Matcher, ...], selection: Selection) -> None:
         if len(self._selections) >= _SELECTIONS:
             self._selections.pop(next(iter(self._selections)))
         self._selections[matchers] = selection
-        return selection
 
     def _within(self, refs: Int64s, start_ms: int, end_ms: int) -> Int64s:
         start_ms = max(start_ms, self._floor_ms)
@@ -484,6 +512,12 @@ class MemoryStorage:
         free = dead[~np.isin(dead, np.concatenate(named))] if named else dead
         self._index.free(free.tolist())
         self._dead = dead[np.isin(dead, free, invert=True)].tolist()
+
+
+def _sorted_selection(refs: Int64s, labels: Sequence[LabelSet]) -> Selection:
+    order = order_of(labels)
+    series = SeriesSet(tuple([labels[place] for place in order]))
+    return Selection(refs[np.array(order, np.intp)], series)
 
 
 def _matches(matchers: Sequence[Matcher], labels: LabelSet) -> bool:
