@@ -26,8 +26,8 @@ MAX_SAMPLES: Final = 8192  # of one chunk: a day at 15 s is one, at 1 s it is el
 RAW: Final = 0  # the divisor that tells: no decimals, `values` holds the eight bytes of each
 SAME: Final = -1  # the divisor that tells: one value throughout, its bits are `base`
 
-_PLACES: Final = tuple(10**places for places in range(10))
-_EXACT: Final = 2**53  # integers that a float64 can hold
+_PLACES: Final[tuple[int, ...]] = tuple(10**places for places in range(10))
+EXACT: Final = 2**53  # integers that a float64 can hold
 _SPAN_US: Final = 2**52  # of the times of one chunk
 _ODD_SHARE: Final = 16  # more odd values than one in this many: not worth the trouble
 _PROBE: Final = 32  # values that a power of ten is tried on before all of them
@@ -76,6 +76,15 @@ def encode(ts_us: Int64s, values: Float64s) -> list[Chunk]:
 def decode(chunk: Chunk) -> tuple[Int64s, Float64s]:
     """The times in microseconds since 1970 and the values, bit by bit as they were."""
     return integers(chunk.times, chunk.n), decode_values(chunk)
+
+
+def decimal_divisor(values: Float64s) -> int | None:
+    """The least power of ten over which all finite values are integers; None where up to 10^9 none is."""
+    finite: Float64s = np.ascontiguousarray(values[np.isfinite(values)])
+    for divisor in _PLACES:
+        if not (_has_odd(finite[:_PROBE], divisor) or _has_odd(finite, divisor)):
+            return divisor
+    return None
 
 
 def decode_values(chunk: Chunk) -> Float64s:
@@ -148,10 +157,14 @@ def _fit(values: Float64s, bits: Int64s, divisor: int) -> tuple[Int64s, Bools] |
 def _odd(values: Float64s, bits: Int64s, divisor: int) -> tuple[Int64s, Bools]:
     with np.errstate(invalid="ignore", over="ignore"):
         scaled = np.rint(values * divisor)
-        good = np.abs(scaled) < _EXACT
+        good = np.abs(scaled) < EXACT
         whole = np.where(good, scaled, 0.0).astype(np.int64)
     again = whole.astype(np.float64) / divisor
     return whole, ~good | (again.view(np.int64) != bits)
+
+
+def _has_odd(values: Float64s, divisor: int) -> bool:
+    return bool(_odd(values, values.view(np.int64), divisor)[1].any())
 
 
 def _steps(numbers: Int64s) -> Steps | None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from exporter.db.chunk_codec import Chunk, Steps, decode, encode
+from exporter.db.chunk_codec import EXACT, Chunk, Steps, decimal_divisor, decode, encode
 from exporter.model.rollups import ROLLUP_MS
 from exporter.model.samples import Float64s, Int64s
 from exporter.model.staleness import stale_mask
@@ -61,7 +61,8 @@ def unpacked(rows: Sequence[Sequence[Any]]) -> tuple[Int64s, Int64s, Float64s]:
 def rollups(series_id: int, ts_us: Int64s, values: Float64s) -> list[tuple[Any, ...]]:
     """The rows of quantum_rollups of one series and day: COLUMNS and `stat`, times where five minutes begin.
 
-    Staleness markers are no values; a NaN counts, makes the sum NaN, and is minimum only among NaNs.
+    Staleness markers are no values; a NaN counts, makes the sum NaN, and is minimum only among NaNs. Sums of
+    decimals are those decimals' sum: 0.1 and 0.2 are 0.3, which fits in a third of the bytes too.
     """
     there = ~stale_mask(values)
     ts_us, values = ts_us[there], values[there]
@@ -74,7 +75,7 @@ def rollups(series_id: int, ts_us: Int64s, values: Float64s) -> list[tuple[Any, 
     columns = {
         MINIMUM: np.fmin.reduceat(values, firsts),
         MAXIMUM: np.fmax.reduceat(values, firsts),
-        TOTAL: np.add.reduceat(values, firsts),
+        TOTAL: _sums(values, firsts),
         NUMBER: (ends - firsts).astype(np.float64),
         LAST: values[ends - 1],
     }
@@ -83,3 +84,17 @@ def rollups(series_id: int, ts_us: Int64s, values: Float64s) -> list[tuple[Any, 
         for stat, column in columns.items()
         for chunk in encode(begin, np.ascontiguousarray(column))
     ]
+
+
+def _sums(values: Float64s, firsts: Int64s) -> Float64s:
+    """The sum from each of `firsts` to the next."""
+    divisor = decimal_divisor(values)
+    if divisor is not None:
+        with np.errstate(invalid="ignore"):  # infinities of both signs
+            whole = np.add.reduceat(np.rint(values * divisor), firsts)
+        if not bool((np.abs(whole) >= EXACT).any()):
+            exact: Float64s = whole / divisor
+            return exact
+    with np.errstate(invalid="ignore"):
+        sums: Float64s = np.add.reduceat(values, firsts)
+    return sums
