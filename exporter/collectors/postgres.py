@@ -16,6 +16,7 @@ _GRACE_S = (
     0.1  # the probe has its own time-out; what it then takes to give its connection back is not waited for
 )
 _TOP_TABLES = 20
+_TOP_STATEMENTS = 10
 
 
 class DatabaseProbe:
@@ -70,7 +71,10 @@ class DatabaseProbe:
 
 
 def postgres_specs() -> tuple[SqlCollectorSpec, ...]:
-    """The declared queries on the statistics views; every role may run them, some rows need pg_monitor."""
+    """The declared queries on the statistics views of a migrated database.
+
+    Every role may run them, some rows need pg_monitor.
+    """
     return (
         _spec(
             "postgres_connections",
@@ -193,6 +197,22 @@ def postgres_specs() -> tuple[SqlCollectorSpec, ...]:
             interval_ms=60_000,
         ),
         _spec(
+            # no rows without pg_stat_statements
+            "postgres_statements",
+            f"select queryid, statement, calls, seconds from quantum_top_statements({_TOP_STATEMENTS})",
+            _statement_counter(
+                "quantum_postgres_statement_calls_total",
+                "Calls of the statements that took most time in all.",
+                "calls",
+            ),
+            _statement_counter(
+                "quantum_postgres_statement_seconds_total",
+                "Time of the statements that took most in all.",
+                "seconds",
+            ),
+            interval_ms=60_000,
+        ),
+        _spec(
             # lag is unknown on a primary, and where nothing was replayed yet: then there is no row
             "postgres_replication",
             """
@@ -239,3 +259,7 @@ def _table_gauge(name: str, help_text: str, value: str) -> SqlMetric:
 
 def _table_counter(name: str, help_text: str, value: str) -> SqlMetric:
     return SqlMetric(name, "counter", help_text, value, ("schema", "table"))
+
+
+def _statement_counter(name: str, help_text: str, value: str) -> SqlMetric:
+    return SqlMetric(name, "counter", help_text, value, ("queryid", "statement"))

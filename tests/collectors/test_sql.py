@@ -57,6 +57,13 @@ async def world(database_url: str) -> AsyncIterator[World]:
 
 
 @pytest.fixture
+async def migrated(migrated_url: str) -> AsyncIterator[World]:
+    made = World(migrated_url)
+    yield made
+    await made.database.close()
+
+
+@pytest.fixture
 async def platform(platform_url: str) -> AsyncIterator[World]:
     made = World(platform_url)
     path = asset_dir("sql") / "queries.yml"
@@ -251,8 +258,9 @@ async def fill(connection: asyncpg.Connection) -> None:
     """)
 
 
-async def test_postgres_statistics(world: World) -> None:
-    """Every declared query on the statistics views works for a role without special rights."""
+async def test_postgres_statistics(migrated: World) -> None:
+    """Every declared query on the statistics views works, and says something of a database that is used."""
+    world = migrated
     async with world.database.acquire() as connection:
         await connection.execute(
             "create table t (a int); insert into t select generate_series(1, 100); analyze t"
@@ -270,6 +278,31 @@ async def test_postgres_statistics(world: World) -> None:
     assert world.value("quantum_postgres_replication_lag_seconds") is None
     assert 0 <= (world.value("quantum_postgres_cache_hit_ratio") or 0) <= 1
     assert (world.value("quantum_postgres_table_size_bytes", schema="public", table="t") or 0) > 0
+    rows = world.registry.collect()
+    [calls] = [family for family in rows if family.name == "quantum_postgres_statement_calls"]
+    told = {sample.labels["statement"]: sample.value for sample in calls.samples}
+    assert 5 <= len(told) <= 10
+    assert all(value >= 1 for value in told.values())
+    assert not [text for text in told if text.lower().startswith(("create", "alter", "set"))]
+
+
+async def test_postgres_statistics_without_rights_and_without_the_extension(
+    migrated: World, postgres_server: PostgresServer
+) -> None:
+    """A role that may read nothing special gets what it may; no collector fails."""
+    async with migrated.database.acquire() as connection:
+        await connection.execute("drop extension pg_stat_statements; create role bystander")
+    denied = World(f"{migrated.database.url}&options=-crole%3Dbystander")
+    try:
+        denied.add(*postgres_specs())
+        for status in await denied.runner.run_all():
+            assert (status.error, status.faults) == ("", []), status
+        assert "quantum_postgres_statement_calls" not in {
+            f.name for f in denied.registry.collect() if f.samples
+        }
+    finally:
+        await denied.database.close()
+        postgres_server.psql("drop role if exists bystander")
 
 
 async def test_a_role_without_rights_is_told(world: World, postgres_server: PostgresServer) -> None:
