@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,7 +72,11 @@ def run(args: argparse.Namespace) -> int:
     rules = read_rules(args.rules)
     others = read_rules(args.compare) if args.compare else None
     result = run_replay(args, rules, span, "backtest")
-    other = run_replay(args, others, span, "compare") if others is not None else None
+    other = None
+    if others is not None:
+        slots_of = {group.name: group.key for group in rules.groups}
+        aligned = replace(span, options=replace(span.options, slots_of=slots_of))
+        other = run_replay(args, others, aligned, "compare")
     _print(args, span, result, other)
     failed = [alert for alert in (*result.alerts, *(other.alerts if other else ())) if alert.failed]
     for alert in failed:
@@ -120,24 +125,42 @@ def _interleaved(result: Replay, other: Replay) -> list[Lane]:
 
 
 def _print_text(console: Console, args: argparse.Namespace, result: Replay, other: Replay | None) -> None:
-    _timeline(console, result)
+    rows = lanes(result) if other is None else _differing(result, other)
+    _timeline(console, result, rows)
     if other is not None:
         _differences(console, compare(result, other))
         return
     _summary(console, result)
     for alert in result.alerts:
         _episodes(console, alert, result.end_ms, args.episodes)
+    _without_data(console, result)
 
 
-def _timeline(console: Console, result: Replay) -> None:
+def _differing(result: Replay, other: Replay) -> list[Lane]:
+    """Each alert's lane, and below it the one after where that is another one."""
+    rows: list[Lane] = []
+    for lane in _interleaved(result, other):
+        if not rows or lane != replace(rows[-1], name=lane.name):
+            rows.append(lane)
+    return rows
+
+
+def _timeline(console: Console, result: Replay, rows: Sequence[Lane]) -> None:
     """A lane of bars for each alert."""
     width = max(20, min(console.width, shutil.get_terminal_size((160, 24)).columns) - _NAME_WIDTH - 24)
-    for lane in lanes(result):
+    cell = rounded((result.end_ms - result.start_ms) // width)
+    console.print(
+        f"{moment_text(result.start_ms)} to {moment_text(result.end_ms)} UTC. A bar is {cell}, as high as "
+        "the share of it in which the alert fires; on the right is how long it fires in all."
+    )
+    for lane in rows:
         name = lane.name if len(lane.name) < _NAME_WIDTH else lane.name[: _NAME_WIDTH - 2] + "…"
         line = Text(name.ljust(_NAME_WIDTH), style="" if lane.spans else "dim")
         style = _STYLES.get(lane.severity, "")
         line.append(cells(lane, result.start_ms, result.end_ms, width), style if lane.spans else "dim")
-        line.append(f"  {rounded(lane.firing_ms)}" if lane.spans else "  never", "" if lane.spans else "dim")
+        line.append(
+            f"  {rounded(lane.firing_ms)}" if lane.spans else f"  {lane.silence}", "" if lane.spans else "dim"
+        )
         console.print(line, no_wrap=True, overflow="crop")
     axis = [" "] * (width + 12)
     span = result.end_ms - result.start_ms
@@ -194,6 +217,14 @@ def _episodes(console: Console, alert: AlertReplay, end_ms: int, most: int) -> N
             one.reason.value if one.reason else "still firing",
         )
     console.print(table)
+
+
+def _without_data(console: Console, result: Replay) -> None:
+    """Alerts that could not fire because the history lacks their metrics."""
+    for alert in result.alerts:
+        if alert.missing:
+            names = ", ".join(alert.missing)
+            console.print(f"no data for {alert.rule.name}: no stored series of {names}", markup=False)
 
 
 def _own_labels(labels: LabelSet, alert: AlertReplay) -> str:

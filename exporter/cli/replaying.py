@@ -332,7 +332,8 @@ def _child(job: _Job, pipe: Connection) -> None:
     try:
         found = _work(job, report)
         plain = {
-            key: (one.slots, one.episodes, one.cleared, one.failed, one.error) for key, one in found.items()
+            key: (one.slots, one.episodes, one.cleared, one.failed, one.error, one.missing)
+            for key, one in found.items()
         }
         pipe.send(plain)
     except ExporterError as error:
@@ -382,9 +383,8 @@ def _in_workers(jobs: Sequence[_Job], report: Report) -> list[_Outcome]:
 
 def _restored(message: Mapping[str, Any], groups: Mapping[str, Any]) -> _Outcome:
     found = {}
-    for key, (slots, episodes, cleared, failed, error) in message.items():
-        rule, group = groups[key]
-        found[key] = AlertReplay(rule, group, slots, episodes, cleared, failed, error)
+    for key, figures in message.items():
+        found[key] = AlertReplay(*groups[key], *figures)
     return found
 
 

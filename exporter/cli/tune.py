@@ -126,9 +126,13 @@ def _print(console: Console, found: Tuning, span: Range) -> None:
         console.print("The left side has no value in this time: nothing to go by.")
         return
     console.print(
-        f"\n{seen.count:,} values   {seen.low:.4g} [{seen.sparkline}] {seen.high:.4g}", markup=False
+        f"\n{seen.count:,} measured values   {seen.low:.4g} [{seen.sparkline}] {seen.high:.4g}", markup=False
     )
-    table = Table(*(f"{level:.5g}" for level, _ in seen.quantiles), title="quantiles", title_justify="left")
+    table = Table(
+        *(f"{100 * level:.5g} %" for level, _ in seen.quantiles),
+        title="so many of the values are at most",
+        title_justify="left",
+    )
     table.add_row(*(f"{value:.4g}" for _, value in seen.quantiles))
     console.print(table)
     _variants(console, "threshold", found.thresholds, lambda one: f"{one.value:g} ({one.label})")
@@ -153,8 +157,8 @@ def _print(console: Console, found: Tuning, span: Range) -> None:
 def _variants(
     console: Console, what: str, variants: Sequence[Variant], name: Callable[[Variant], str]
 ) -> None:
-    table = Table(what, "episodes", "fires", "pages", "pages a week")
-    for column in table.columns:
+    table = Table(what, "episodes", "fires", "pages", "pages a week", "")
+    for column in table.columns[:-1]:
         column.justify = "right"
     for one in variants:
         table.add_row(
@@ -163,6 +167,7 @@ def _variants(
             f"{one.share:.2%}",
             str(one.pages),
             f"{one.per_week:.1f}",
+            "now" if one.is_current else "",
             style="bold" if one.is_current else "",
         )
     console.print(table)

@@ -9,7 +9,7 @@ Rules that read themselves are evaluated step by step. Annotations are not expan
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from exporter.errors import QueryError
 from exporter.model.labels import LabelSet, Matcher
 from exporter.model.samples import Float64s, Int64s, SampleBatch, SeriesBlock
 from exporter.promql.engine import Engine
+from exporter.promql.printer import to_text
 from exporter.promql.source import Columns
 from exporter.promql.values import InstantVector, RangeMatrix, Value
 from exporter.rules.ahead_query import can_run_ahead
@@ -25,11 +26,11 @@ from exporter.rules.alert import ALERT_NAME, AlertInstance, AlertState, ResolveR
 from exporter.rules.backtest_history import Past, StoredSamples
 from exporter.rules.backtest_plan import Unit, expressions, plan_units
 from exporter.rules.condition import condition_of
-from exporter.rules.emptiness import longest_range_ms
+from exporter.rules.emptiness import fruitful, longest_range_ms, names_awaited, selectors_of
 from exporter.rules.engine_query import EngineQueries
 from exporter.rules.expand import TemplateSettings
 from exporter.rules.group import GroupState, evaluate_group
-from exporter.rules.model import AlertingRule, MissingData, RuleGroup
+from exporter.rules.model import AlertingRule, MissingData, RecordingRule, RuleGroup
 from exporter.rules.schedule import next_slot
 
 STRETCH_STEPS = 1440  # of 15 s: six hours
@@ -57,7 +58,8 @@ class AlertReplay:
     """What one alerting rule did. `cleared` counts instances that were pending and never fired.
 
     `slots` is the grid of its evaluations as (first, interval), `failed` counts evaluations that failed,
-    `error` says why the first of them did.
+    `error` says why the first of them did. `missing` are metric names that the history does not have, where
+    the rule can return nothing for want of them.
     """
 
     rule: AlertingRule
@@ -67,6 +69,7 @@ class AlertReplay:
     cleared: int = 0
     failed: int = 0
     error: str = ""
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +83,17 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class ReplayOptions:
-    """Terms of a backtest. `interval_ms` is that of groups which have none of their own."""
+    """Terms of a backtest. `interval_ms` is that of groups which have none of their own.
+
+    `slots_of` gives groups of a name the evaluation times of the group with that key: what is compared is to
+    differ by the rules alone.
+    """
 
     interval_ms: int = 15_000
     lookback_delta_ms: int = 300_000
     settings: TemplateSettings = field(default_factory=TemplateSettings)
     stretch_steps: int = STRETCH_STEPS
+    slots_of: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +150,7 @@ class _Backtest:
         self._end_ms = end_ms
         self._reach_ms = reach_ms(groups, options)
         self._past = Past()
+        self._rules = [rule for group in groups for rule in group.rules]
         engines = _Engines(self._past, options)
         self._runners = [_Runner(unit, engines, options, start_ms) for unit in plan_units(groups)]
         intervals = [runner.interval_ms for runner in self._runners] or [options.interval_ms]
@@ -167,7 +176,18 @@ class _Backtest:
             (one for one in (runner.result() for runner in self._runners) if one is not None),
             key=lambda one: one[0],
         )
-        return Replay(self._start_ms, self._end_ms, tuple(alert for _, alert in found))
+        alerts = tuple(replace(alert, missing=self._missing(alert.rule)) for _, alert in found)
+        return Replay(self._start_ms, self._end_ms, alerts)
+
+    def _missing(self, rule: AlertingRule) -> tuple[str, ...]:
+        """What the history lacks, where the rule can return nothing at all without it."""
+        if rule.key in fruitful(self._rules, self._past.names):
+            return ()
+        recorded = {other.record for other in self._rules if isinstance(other, RecordingRule)}
+        names = names_awaited(rule.expr) - self._past.names
+        return tuple(sorted(names - recorded or names)) or tuple(
+            dict.fromkeys(to_text(selector) for selector in selectors_of(rule.expr))
+        )
 
     def _step_by_step(self, first_ms: int, last_ms: int) -> None:
         late = [runner for runner in self._runners if not runner.unit.ahead]
@@ -266,7 +286,8 @@ class _Runner:
         self._state = GroupState()
         self._engines = engines
         self._settings = options.settings
-        self.first_slot_ms = next_slot(unit.group.key, self.interval_ms, start_ms - 1)
+        key = options.slots_of.get(unit.group.name, unit.group.key)
+        self.first_slot_ms = next_slot(key, self.interval_ms, start_ms - 1)
         self._next_ms = self.first_slot_ms
         self._slots = range(0)
         self._known: dict[str, _Stretch | None] = {}

@@ -94,12 +94,14 @@ class Past:
 
     def __init__(self) -> None:
         self.written = MemoryStorage()
+        self.names: set[str] = set()  # of the metrics that were stored, in any stretch
         self._stored = StretchSource(SeriesBlock.empty())
 
     def move(self, block: SeriesBlock, from_ms: int) -> None:
         """Take on the samples of the next stretch; forget what lies before `from_ms`."""
         self._stored = StretchSource(joined(self._stored.block, block, from_ms), self._stored)
         self.written.truncate(from_ms)
+        self.names.update(labels.name for labels in block.labels)
 
     def columns(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> Columns:
         """As the engine's port says."""

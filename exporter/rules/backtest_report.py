@@ -97,6 +97,7 @@ def _alert_json(alert: AlertReplay, one: AlertFigures, end_ms: int) -> dict[str,
         "pendingOnly": one.cleared,
         "failedEvaluations": one.failed,
         "error": one.error,
+        "missing": list(alert.missing),
         "episodes": [_episode_json(episode, end_ms) for episode in alert.episodes],
         "sent": [_sent_json(sent) for sent in notifications(alert, end_ms)],
     }

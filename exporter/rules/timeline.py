@@ -12,7 +12,10 @@ from exporter.rules.backtest_notify import notifications
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One alert's line. `spans` are (start, end) in Unix ms; `sent_ms` are times of firing notifications."""
+    """One alert's line. `spans` are (start, end) in Unix ms; `sent_ms` are times of firing notifications.
+
+    `has_data` False: the history lacks what the rule reads, so that its silence says nothing.
+    """
 
     name: str
     severity: str
@@ -20,6 +23,12 @@ class Lane:
     sent_ms: tuple[int, ...]
     episodes: int
     firing_ms: int
+    has_data: bool = True
+
+    @property
+    def silence(self) -> str:
+        """What to say where it never fires."""
+        return "never" if self.has_data else "no data"
 
     def share(self, start_ms: int, end_ms: int) -> float:
         """Which part of a time range it fires, by any instance."""
@@ -41,6 +50,7 @@ def _lane(alert: AlertReplay, end_ms: int) -> Lane:
         sent_ms=tuple(one.at_ms for one in notifications(alert, end_ms) if one.is_firing),
         episodes=len(alert.episodes),
         firing_ms=sum(end - start for start, end in spans),
+        has_data=not alert.missing,
     )
 
 

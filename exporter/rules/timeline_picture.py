@@ -55,7 +55,7 @@ def _lane(lane: Lane, top: int, x: Callable[[int], float], width: int) -> Iterat
     for at in _apart(sorted({x(at) for at in lane.sent_ms}), 3.0):
         yield Box(at, middle - 12, 1.5, 6, Ink.TEXT)
     figures = f"{lane.episodes} · {rounded(lane.firing_ms)} · {len(lane.sent_ms)}"
-    yield Label(width - 16, middle + 4.5, figures if lane.episodes else "never", Ink.MUTED, "end")
+    yield Label(width - 16, middle + 4.5, figures if lane.episodes else lane.silence, Ink.MUTED, "end")
 
 
 def _apart(places: Sequence[float], gap: float) -> list[float]:

@@ -323,7 +323,16 @@ def _candidates(values: Float64s, threshold: float, higher_is_worse: bool) -> li
     few = len(distinct) <= _CANDIDATES
     levels = distinct if few else np.quantile(values, 1 - tail if higher_is_worse else tail)
     found = {_rounded(float(level)) for level in levels}
+    found.update(_beyond(float(values.max() if higher_is_worse else values.min()), higher_is_worse))
     return sorted(value for value in found if math.isfinite(value) and value != threshold)
+
+
+def _beyond(extreme: float, higher_is_worse: bool) -> tuple[float, float]:
+    """The two values of three digits that lie next to the worst one, at or beyond it."""
+    step = 10.0 ** (math.floor(math.log10(abs(extreme))) - 2) if extreme else 0.01
+    number = math.ceil(extreme / step) if higher_is_worse else math.floor(extreme / step)
+    after = number + 1 if higher_is_worse else number - 1
+    return _rounded(number * step), _rounded(after * step)
 
 
 def _advise(grid: Sequence[tuple[float, float]], wanted: float, higher_is_worse: bool) -> Advice | None:

@@ -42,6 +42,30 @@ def test_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert any(char in out for char in "▁▂▃▄▅▆▇█")  # how full depends on the width of the terminal
 
 
+def test_silence_for_want_of_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An alert whose metric was never stored shows as such, in the table, the picture and JSON."""
+    (folder / "blind.yml").write_text(
+        "groups: [{name: g, rules: [{alert: Blind, expr: gone > 1}, {alert: Never, expr: up > 1}]}]"
+    )
+    assert main(arguments(folder, rules="blind.yml")) == 0
+    out = capsys.readouterr().out
+    assert "  no data\n" in out
+    assert "  never\n" in out
+    assert out.endswith("no data for Blind: no stored series of gone\n")
+    assert main(arguments(folder, "-o", "svg", rules="blind.yml")) == 0
+    assert ">no data</text>" in capsys.readouterr().out
+    assert main(arguments(folder, "-o", "json", rules="blind.yml")) == 0
+    assert [one["missing"] for one in json.loads(capsys.readouterr().out)["alerts"]] == [["gone"], []]
+
+
+def test_a_comparison_draws_what_differs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Below the lane of an alert stands the one after, where the other rules change it."""
+    assert main(arguments(folder, "--compare", str(folder / "other.yml"))) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.split("  ")[0].strip() or line[2:].split(" ")[0] for line in lines[1:5]]
+    assert names == ["High", "after", "Down", "Never"]
+
+
 def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Episodes with times, labels, peak and reason; notifications with and without the cooldown."""
     assert main(arguments(folder, "-o", "json")) == 0

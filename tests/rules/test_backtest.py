@@ -295,3 +295,28 @@ def test_a_rule_that_fails_says_so() -> None:
     assert alert.failed > 10
     assert "many-to-many" in alert.error or "found duplicate series" in alert.error
     assert isinstance(alert.rule, AlertingRule)
+
+
+def test_a_rule_without_data_names_what_is_missing() -> None:
+    """Silence for want of a metric is told from silence; what other rules record counts as there."""
+    text = """
+groups:
+- name: g
+  rules:
+  - {record: made, expr: x}
+  - {record: blind, expr: nowhere}
+  - {alert: Quiet, expr: made > 100}
+  - {alert: Blind, expr: gone / x > 1}
+  - {alert: Half, expr: gone > 1 or x > 100}
+  - {alert: Behind, expr: blind > 1}
+  - {alert: Absent, expr: absent(gone)}
+  - {alert: Open, expr: '{job="a"} > 1'}
+  - {alert: Fire, expr: gone > 1, missing_data: fire}
+"""
+    history = in_memory({LabelSet.of({"__name__": "x"}): [(START_MS, 1.0)]})
+    got = replay(read_rule_file(text, "a.yml"), history, START_MS, START_MS + 60_000)
+    found = {alert.rule.name: alert.missing for alert in got.alerts}
+    assert found == {
+        "Quiet": (), "Blind": ("gone",), "Half": (), "Behind": ("blind",),
+        "Absent": (), "Open": (), "Fire": (),
+    }  # fmt: skip

@@ -12,7 +12,15 @@ from exporter.rules.backtest import replay
 from exporter.rules.backtest_history import SamplesInMemory
 from exporter.rules.backtest_notify import notifications
 from exporter.rules.format import read_rule_file
-from exporter.rules.tune import Tuning, find_rule, needed_rules, threshold_of, tune, with_threshold
+from exporter.rules.tune import (
+    Tuning,
+    _candidates,
+    find_rule,
+    needed_rules,
+    threshold_of,
+    tune,
+    with_threshold,
+)
 from tests.rules.build import alerting
 
 START_MS = 1_700_000_000_000
@@ -102,3 +110,21 @@ def test_no_threshold(expr: str) -> None:
     """A rule without a threshold is refused with its expression."""
     with pytest.raises(QueryError, match="not a threshold rule"):
         threshold_of(alerting(f"'{expr}'"))
+
+
+@pytest.mark.parametrize(
+    ("values", "higher", "wanted"),
+    [
+        ([0.6868, 0.9], False, [0.686, 0.685]),
+        ([0.2, 0.96666], True, [0.967, 0.968]),
+        ([-5.0, -1.234], True, [-1.23, -1.22]),
+        ([0.0, 7.0], False, [0.0, -0.01]),
+        ([120.0], True, [120.0, 121.0]),
+    ],
+)
+def test_the_thresholds_just_beyond_all_values_are_tried(
+    values: list[float], higher: bool, wanted: list[float]
+) -> None:
+    """What never fires on this history by the least is among the candidates."""
+    found = _candidates(np.array(values), 50.0, higher)
+    assert set(wanted) <= set(found)
