@@ -10,7 +10,6 @@ import os
 import platform
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +21,7 @@ from exporter.assets import asset_dir
 from exporter.clock import Clock, SystemClock
 from exporter.collectors.sqlconfig import DEFAULT_DATABASE, SqlFile
 from exporter.collectors.system import LoopLag
+from exporter.compose.banner import banner_lines
 from exporter.compose.checks import Checks
 from exporter.compose.data_dir import DataDir, advertised_url, lease_s
 from exporter.compose.inputs import load_groups, load_sql
@@ -29,6 +29,7 @@ from exporter.compose.judging import remote_query
 from exporter.compose.notifying import Notifying
 from exporter.compose.progress import Progress
 from exporter.compose.replicas import Asker, ReplicaMetrics, Replicas
+from exporter.compose.simulation import Simulation
 from exporter.compose.sources import build_client, build_collectors, further_databases, shared_quota
 from exporter.compose.stats import DashboardStats, cache_document, rate_limit_document
 from exporter.compose.status import head_stats, no_targets, runtime
@@ -36,7 +37,7 @@ from exporter.compose.targets import build_scrapes
 from exporter.compose.warm import warm_head
 from exporter.compose.why import WhyService
 from exporter.config.load import expand_text
-from exporter.config.providers import ProviderConfig, simulated
+from exporter.config.providers import ProviderConfig
 from exporter.config.schema import Config
 from exporter.db.embedded import EmbeddedPostgres
 from exporter.db.event_history import EventHistory
@@ -51,7 +52,7 @@ from exporter.db.retention import Retention
 from exporter.db.sample_codec import SampleCodec
 from exporter.db.spool import Spool
 from exporter.db.writer import SampleWriter
-from exporter.errors import ApiError, ConfigError, InputError, StorageError
+from exporter.errors import ConfigError, InputError, StorageError
 from exporter.faults import Faults
 from exporter.ingest.target import REPORT_NAMES
 from exporter.loops.metrics import PipelineMetrics
@@ -78,8 +79,6 @@ from exporter.rules.expand import TemplateSettings
 from exporter.rules.group import QueryFn
 from exporter.rules.model import RuleGroup
 from exporter.simulate.prices import PriceFeed
-from exporter.simulate.providers import ProviderSimulator
-from exporter.simulate.trading import TradingSimulator
 from exporter.storage import MemoryStorage
 from exporter.web.auth import WebConfig, is_loopback
 from exporter.web.dashboard import DashboardDocument
@@ -92,8 +91,6 @@ from exporter.web.server import Server, create_app
 log = logging.getLogger(__name__)
 
 _DATABASE_WAIT_S = 10.0
-_TRADING_STEP_S = 5.0
-_VISIT_S = 0.5
 _SPOOL_SHARE = 8  # of the spool's bound an eighth is for events
 
 
@@ -152,7 +149,15 @@ class App:
         gc.collect()
         gc.freeze()
         self._missing = ""
-        self._describe(base_url, groups)
+        self._lines = banner_lines(
+            self._config,
+            groups,
+            self._providers,
+            base_url=base_url,
+            database_url=self._database.url,
+            replica=self._replicas.describe(),
+            simulator_url=self._simulation.url if self._simulation is not None else "",
+        )
 
     def banner(self) -> Sequence[str]:
         """Where things are, what runs, what is off and why."""
@@ -301,16 +306,12 @@ class App:
     async def _open_sources(self, sql_files: Sequence[SqlFile]) -> None:
         """Providers and collectors; in a simulation also what they talk to."""
         providers: Mapping[str, ProviderConfig] = self._config.collect.providers
-        self._simulator_url = ""
-        self._trading: TradingSimulator | None = None
+        self._simulation: Simulation | None = None
         if self._options.simulate:
-            simulator = ProviderSimulator(clock=self._clock, feed=self._options.price_feed)
-            self._stack.push_async_callback(simulator.stop)
-            self._trading = TradingSimulator(self._database, self._clock)
-            await self._trading.start()
-            simulator.add_switches(self._trading.controls())
-            self._simulator_url = await simulator.start_at_default()
-            providers = simulated(providers, self._simulator_url)
+            self._simulation = Simulation(self._database, self._clock, self._options.price_feed)
+            self._stack.push_async_callback(self._simulation.stop)
+            await self._simulation.start()
+            providers = self._simulation.providers(providers)
         self._providers = providers
         journal_dir = None if self._options.simulate else self._config.storage.data_dir / "quotas"
         shared = None
@@ -477,27 +478,10 @@ class App:
             )
             self._keep_running("unmatched rules", unmatched.run)
         self._keep_running("heartbeat", self._heartbeat.run)
-        if self._trading is not None:
-            self._keep_running("trading simulator", self._simulate_trading)
-            self._keep_running("visitors", self._simulate_visitors)
-
-    async def _simulate_trading(self) -> None:
-        """The platform's own work, measured as an app measures its queries."""
-        assert self._trading is not None
-        while True:
-            await self._clock.sleep(_TRADING_STEP_S)
-            with contextlib.suppress(StorageError):  # the next step makes it up; the database's rule tells
-                await self._monitor.db_query("INSERT", "btc_trades", self._trading.step)
-
-    async def _simulate_visitors(self) -> None:
-        """The platform's pages, which show what the providers say; the cache serves most of them."""
-        while True:
-            for name, config in self._providers.items():
-                for endpoint in config.spec.endpoints.values():
-                    if config.enabled and endpoint.poll and endpoint.policy.ttl_s > 0:
-                        await self._clock.sleep(_VISIT_S)
-                        with contextlib.suppress(ApiError):  # a page without a price; the rules tell
-                            await self._client.call(name, endpoint.name)
+        if self._simulation is not None:
+            world = self._simulation
+            self._keep_running("trading simulator", lambda: world.trade(self._monitor))
+            self._keep_running("visitors", lambda: world.visit(self._client, self._providers))
 
     def _keep_running(self, component: str, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """A loop as a task that is ended before what it uses."""
@@ -636,33 +620,6 @@ class App:
         except StorageError as error:
             return {"error": str(error)}
         return {"partitionsDropped": list(report.dropped), "alertsDeleted": report.alerts_removed}
-
-    def _describe(self, base_url: str, groups: Sequence[RuleGroup]) -> None:
-        rules = sum(len(group.rules) for group in groups)
-        kind = (
-            "embedded Postgres, " + str(Path(self._config.storage.data_dir))
-            if self._embedded
-            else "database.url"
-        )
-        on = [name for name, provider in self._providers.items() if provider.enabled]
-        off = [
-            (name, provider.off_reason) for name, provider in self._providers.items() if not provider.enabled
-        ]
-        lines = [
-            ("metrics", f"{base_url}/metrics"),
-            ("API", f"{base_url}/api/v1 (Prometheus' HTTP API), {base_url}/api/quantum/monitoring-dashboard"),
-            ("database", f"{self._database.url} ({kind})"),
-            ("replica", self._replicas.describe()),
-            ("rules", f"{rules} in {len(groups)} groups, {len(self._config.rule_files)} files"),
-            ("providers", ", ".join(on) or "none"),
-            *(("off", f"{name}: {reason}") for name, reason in off),
-        ]
-        if not self._config.dashboard_api.cron_secret:
-            lines.append(("off", "cron endpoint: no secret (CRON_SECRET)"))
-        if self._simulator_url:
-            lines.append(("simulator", f"{self._simulator_url} (faults: POST /_control/faults)"))
-        self._lines = [f"quantum-exporter {__version__} is ready"]
-        self._lines += [f"  {name:<10} {text}" for name, text in lines]
 
 
 @dataclass(frozen=True, slots=True)
