@@ -9,6 +9,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urlencode
 
 from aiohttp import web
 
@@ -67,6 +68,7 @@ class _Plain:
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         router.add_get("/", self.index)
+        router.add_get("/graph", self.graph)
         router.add_get("/metrics", self.metrics)
         router.add_get("/-/healthy", self.healthy)
         router.add_get("/-/ready", self.ready)
@@ -90,6 +92,11 @@ class _Plain:
         items = "".join(f'<li><a href="{path}">{text}</a></li>' for path, text in links)
         page = f"<!doctype html><title>quantum-exporter</title><h1>quantum-exporter</h1><ul>{items}</ul>"
         return web.Response(text=page, content_type="text/html")
+
+    async def graph(self, request: web.Request) -> web.Response:
+        """Where notifications link to: the answer to the expression `g0.expr`; there is no graph here."""
+        query = urlencode({"query": request.query.get("g0.expr", "")})
+        return web.Response(status=302, headers={"Location": f"api/v1/query?{query}"})
 
     async def metrics(self, request: web.Request) -> web.Response:
         asked = request.query

@@ -183,6 +183,7 @@ class Checkout:
             )  # fmt: skip
             if done.returncode == command.exit_code or time.monotonic() > end:
                 break
+            self.demo.get_text("/metrics")  # as a Prometheus would; some panels tell of it
             time.sleep(10)
         assert done.returncode == command.exit_code, f"{text}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr
@@ -195,10 +196,10 @@ class Checkout:
             text = f"RECEIVE_PORT={free_port()} {text}"
         process = self._start(f"env {text}", output)
         try:
-            wait_for(ready, lambda: process.poll() is None and ready in output.read_text(), 30)
+            wait_for(ready, lambda: process.poll() is None and ready in output.read_text(), 90)
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(10)
+            process.wait(30)
 
     def close(self) -> None:
         self.demo.stop()

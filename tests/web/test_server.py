@@ -117,6 +117,16 @@ async def test_readiness_says_what_is_missing() -> None:
         assert (await session.get("/-/ready")).status == 200
 
 
+async def test_the_link_of_a_notification_leads_to_the_answer() -> None:
+    """Prometheus' link to a graph is redirected to the query, below whatever path a proxy has put us."""
+    async with serving(World()) as session:
+        answer = await session.get(
+            "/graph", params={"g0.expr": 'up{job="a b"} == 0', "g0.tab": "1"}, allow_redirects=False
+        )
+        assert answer.status == 302
+        assert answer.headers["Location"] == "api/v1/query?query=up%7Bjob%3D%22a+b%22%7D+%3D%3D+0"
+
+
 @pytest.mark.parametrize(
     "path",
     ["/api/quantum/monitoring-dashboard", "/api/v1/alerts/history", "/api/v1/rules", "/api/v2/silences"],
