@@ -112,14 +112,14 @@ def _history() -> Sequence[Panel]:
             graph=False,
         ),
         lines(
-            "Episodes by day",
+            "Episodes begun",
             sql(
                 f"""
-              SELECT $__timeGroup(triggered_at, '1d') AS "time", severity AS metric, count(*) AS value
+              SELECT $__timeGroup(triggered_at, $__interval) AS "time", severity AS metric, count(*) AS value
               FROM system_alerts WHERE {_CHOSEN} AND $__timeFilter(triggered_at) GROUP BY 1, 2 ORDER BY 1""",
                 series=True,
             ),
-            "Begun on each day, by severity.",
+            "Episodes that began in each step, by severity.",
             "short",
             bars=True,
             stacked=True,

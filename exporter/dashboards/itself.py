@@ -412,6 +412,7 @@ def _targets() -> Sequence[Panel]:
             "s",
             lowest=0,
             width=12,
+            no_value="nobody scrapes",
         ),
         lines(
             "Samples on /metrics",
@@ -420,5 +421,6 @@ def _targets() -> Sequence[Panel]:
             "short",
             lowest=0,
             width=12,
+            no_value="nobody scrapes",
         ),
     )

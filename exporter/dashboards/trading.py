@@ -235,10 +235,11 @@ def _anomalies() -> Sequence[Panel]:
             no_value="no anomaly in this period",
         ),
         lines(
-            "Anomalies by hour",
+            "Anomalies begun",
             sql(
                 """
-              SELECT $__timeGroup(detected_at, '1h') AS "time", upper(severity) AS metric, count(*) AS value
+              SELECT $__timeGroup(detected_at, $__interval) AS "time", upper(severity) AS metric,
+                count(*) AS value
               FROM quantum_anomaly_logs WHERE $__timeFilter(detected_at) GROUP BY 1, 2 ORDER BY 1""",
                 series=True,
             ),

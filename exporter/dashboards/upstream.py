@@ -224,6 +224,7 @@ def _errors() -> Sequence[Panel]:
 
 def _limits() -> Sequence[Panel]:
     use = f"quantum_rate_limit_used{{{_OF}}} / quantum_rate_limit_limit{{{_OF}}}"
+    over_time = f'quantum_rate_limit_used{{{_OF},window!="second"}} / quantum_rate_limit_limit{{{_OF}}}'
     wait = quantile(0.95, "quantum_rate_limit_wait_seconds", _OF, "provider")
     return (
         bar_gauge(
@@ -238,8 +239,8 @@ def _limits() -> Sequence[Panel]:
         ),
         lines(
             "Limit use",
-            prom(use, "{{provider}} / {{window}}"),
-            "The same over time.",
+            prom(over_time, "{{provider}} / {{window}}"),
+            "The same over time; windows of a second are left out, since one call fills some.",
             "percentunit",
             highest=1,
             steps=good_below(limits.LIMIT_USE_RATIO, 1),

@@ -17,7 +17,7 @@ from exporter.drawing.units import value_text
 SMALL: Final = 11
 _ROW: Final = 17
 _BELOW: Final = 20  # for the times under the axis
-_COLUMN: Final = 300  # least width of a column of the legend
+_NAME: Final = 150.0  # of a name in the legend, which is cut only where it is longer and room is short
 
 CALCS: Final[dict[str, tuple[str, Callable[[Sequence[float]], float]]]] = {
     "lastNotNull": ("last", lambda values: values[-1]),
@@ -71,8 +71,8 @@ def chart(frame: Frame, series: Sequence[Series], start_ms: int, end_ms: int, lo
         for at, one in enumerate(series)
     ]
     drawn = [one for one in inked if one.finite()]
-    legend_height = _legend_height(frame, len(drawn)) if look.calcs and drawn else 0.0
-    plot = frame.without(bottom=legend_height)
+    legend = _legend(frame, drawn, look) if look.calcs and drawn else None
+    plot = frame.without(bottom=legend.height) if legend else frame
     layers = _layers(drawn, look)
     scale = axis(
         [value for one in layers for value in (*one.upper, *(one.lower if look.stacked else ()))],
@@ -81,7 +81,7 @@ def chart(frame: Frame, series: Sequence[Series], start_ms: int, end_ms: int, lo
         most=max(2, int(plot.height // 45)),
         unit=look.unit,
     )
-    texts = [value_text(mark, look.unit, _axis_decimals(scale, look)) for mark in scale.marks]
+    texts = _mark_texts(scale, look)
     left = max((text_width(text, SMALL) for text in texts), default=0) + 10
     inner = plot.without(left=left, top=6, right=8, bottom=_BELOW)
     yield from _grid(inner, scale, texts, start_ms, end_ms)
@@ -93,9 +93,8 @@ def chart(frame: Frame, series: Sequence[Series], start_ms: int, end_ms: int, lo
         if scale.low <= value <= scale.high:
             y = place.y(value)
             yield Line(((inner.x, y), (inner.right, y)), ink, 1.2, dashed=True)
-    if legend_height:
-        area = Frame(frame.x, frame.bottom - legend_height, frame.width, legend_height)
-        yield from _legend(area, drawn, look)
+    if legend:
+        yield from _write(legend, Frame(frame.x, frame.bottom - legend.height, frame.width, legend.height))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,17 +151,14 @@ def _layers(series: Sequence[Series], look: Look) -> list[_Layer]:
     return layers
 
 
-def _axis_decimals(scale: Axis, look: Look) -> int | None:
-    """As many places as tell neighbouring marks apart, where the unit does not scale them."""
-    if look.decimals is not None or len(scale.marks) < 2:
-        return look.decimals
-    step = scale.marks[1] - scale.marks[0]
-    if look.unit in ("percentunit", "none"):
-        step *= 100 if look.unit == "percentunit" else 1
-        return max(0, -math.floor(math.log10(step) + 1e-9)) if step < 1 else (1 if step % 1 > 1e-9 else 0)
-    if look.unit in ("short", "currencyUSD") and abs(scale.marks[-1]) >= 1000 and step < 1000:
-        return max(0, 3 - math.floor(math.log10(step) + 1e-9))
-    return None
+def _mark_texts(scale: Axis, look: Look) -> list[str]:
+    """The marks' values, with as many places as tell each from the next."""
+    texts: list[str] = []
+    for decimals in (look.decimals, 1, 2, 3, 4):
+        texts = [value_text(mark, look.unit, decimals) for mark in scale.marks]
+        if len(set(texts)) == len(texts):
+            break
+    return texts
 
 
 def _grid(frame: Frame, scale: Axis, texts: Sequence[str], start_ms: int, end_ms: int) -> Iterator[Shape]:
@@ -183,7 +179,7 @@ def _grid(frame: Frame, scale: Axis, texts: Sequence[str], start_ms: int, end_ms
 def _draw(layer: _Layer, place: _Place, look: Look) -> Iterator[Shape]:
     ink = layer.series.ink or Ink.SERIES_1
     if look.bars:
-        width = max(1.5, place.frame.width * look.step_ms / place.span_ms * 0.8)
+        width = max(3.0, place.frame.width * look.step_ms / place.span_ms * 0.8)
         for at, high, low in zip(layer.ts_ms, layer.upper, layer.lower, strict=True):
             x = min(max(place.x(at), place.frame.x), place.frame.right - width)
             top, bottom = place.y(high), place.y(low)
@@ -231,58 +227,65 @@ def _path(points: list[Point], *, stepped: bool) -> list[Point]:
 # -- the legend ---------------------------------------------------------------------------------------
 
 
-def _columns(frame: Frame) -> int:
-    return max(1, int(frame.width // _COLUMN))
+@dataclass(frozen=True, slots=True)
+class _Legend:
+    """Rows of names and figures, in columns; `words` are the headings of the figures."""
+
+    words: tuple[str, ...]
+    widths: tuple[float, ...]  # of the figures
+    entries: tuple[tuple[Series, tuple[str, ...]], ...]
+    rows: int
+    columns: int
+    left_out: int
+
+    @property
+    def height(self) -> float:
+        """With the line of headings."""
+        return (self.rows + 1) * _ROW + 4
 
 
-def _rows(frame: Frame, count: int) -> int:
-    """Rows of the legend: a third of the frame at the most, one at the least."""
-    wanted = -(-count // _columns(frame))
-    return min(wanted, max(1, int(frame.height * 0.44 // _ROW) - 1))
-
-
-def _legend_height(frame: Frame, count: int) -> float:
-    return (_rows(frame, count) + 1) * _ROW + 4
-
-
-def _legend(frame: Frame, series: Sequence[Series], look: Look) -> Iterator[Shape]:
-    rows = max(1, int((frame.height - 4) // _ROW) - 1)
-    columns = min(_columns(frame), -(-len(series) // rows))
+def _legend(frame: Frame, series: Sequence[Series], look: Look) -> _Legend:
+    """As many columns as the longest name leaves room for; under half of the frame's height."""
+    known = [CALCS[name] for name in look.calcs if name in CALCS]
     order = list(series)
     if "max" in look.calcs and not look.stacked:
         order.sort(key=lambda one: -max(one.finite()))
-    shown = order if len(order) <= rows * columns else order[: rows * columns - 1]
-    words = [word for word, _ in _known(look)]
-    cells = [
-        [value_text(reduce(one.finite()), look.unit, look.decimals) for _, reduce in _known(look)]
-        for one in shown
+    entries = [
+        (one, tuple(value_text(reduce(one.finite()), look.unit, look.decimals) for _, reduce in known))
+        for one in order
     ]
-    widths = [
-        16 + max(text_width(text, 12) for text in (word, *(row[at] for row in cells)))
+    words = tuple(word for word, _ in known)
+    widths = tuple(
+        16 + max(text_width(text, 12) for text in (word, *(row[at] for _, row in entries)))
         for at, word in enumerate(words)
-    ]
-    width = frame.width / columns
+    )
+    longest = max(text_width(one.name, 12) for one in order)
+    columns = min(len(order), max(1, int(frame.width // (min(longest, _NAME) + 44 + sum(widths)))))
+    rows = min(-(-len(order) // columns), max(1, int(frame.height * 0.44 // _ROW) - 1))
+    columns = min(columns, -(-len(order) // rows))
+    shown = len(order) if len(order) <= rows * columns else rows * columns - 1
+    return _Legend(words, widths, tuple(entries[:shown]), rows, columns, len(order) - shown)
+
+
+def _write(legend: _Legend, frame: Frame) -> Iterator[Shape]:
+    width = frame.width / legend.columns
 
     def rights(column: int) -> list[float]:
-        end = frame.x + (column + 1) * width - (10 if column + 1 < columns else 2)
-        return [end - sum(widths[at + 1 :]) for at in range(len(words))]
+        end = frame.x + (column + 1) * width - (10 if column + 1 < legend.columns else 2)
+        return [end - sum(legend.widths[at + 1 :]) for at in range(len(legend.words))]
 
-    for column in range(columns):
-        for word, right in zip(words, rights(column), strict=True):
+    for column in range(legend.columns):
+        for word, right in zip(legend.words, rights(column), strict=True):
             yield Label(right, frame.y + _ROW - 4, word, Ink.MUTED, "end", SMALL)
-    for number, (one, row) in enumerate(zip(shown, cells, strict=True)):
-        column, line = divmod(number, rows)
+    for number, (one, row) in enumerate(legend.entries):
+        column, line = divmod(number, legend.rows)
         left, base = frame.x + column * width, frame.y + _ROW * (line + 2) - 4
         yield Box(left + 4, base - 5, 12, 3, one.ink or Ink.SERIES_1, radius=1)
-        name = fitted(one.name, width - 36 - sum(widths), 12)
+        name = fitted(one.name, width - 36 - sum(legend.widths), 12)
         yield Label(left + 22, base, name, Ink.TEXT, size=12)
         for text, right in zip(row, rights(column), strict=True):
             yield Label(right, base, text, Ink.TEXT, "end", 12)
-    if len(shown) < len(order):
-        column, line = divmod(len(shown), rows)
+    if legend.left_out:
+        column, line = divmod(len(legend.entries), legend.rows)
         left, base = frame.x + column * width, frame.y + _ROW * (line + 2) - 4
-        yield Label(left + 22, base, f"and {len(order) - len(shown)} more", Ink.MUTED, size=12)
-
-
-def _known(look: Look) -> list[tuple[str, Callable[[Sequence[float]], float]]]:
-    return [CALCS[name] for name in look.calcs if name in CALCS]
+        yield Label(left + 22, base, f"and {legend.left_out} more", Ink.MUTED, size=12)

@@ -71,8 +71,9 @@ def plots(period: Period) -> Mapping[str, Question]:
 
 
 def _limit_use(window: str) -> str:
+    # not of windows of a second: where one call a second is allowed, each call fills one
     used, limit = (
-        f"max by (provider, window) (max_over_time(quantum_rate_limit_{name}{window}))"
-        for name in ("used", "limit")
+        f"max by (provider, window) (max_over_time(quantum_rate_limit_{name}{chosen}{window}))"
+        for name, chosen in (("used", '{window!="second"}'), ("limit", ""))
     )
     return f"{used} / {limit}"

@@ -29,32 +29,42 @@ from rich.text import Text
 from exporter.cli.picture import png
 from exporter.drawing.ink import Ink
 from exporter.drawing.shapes import Box, Label, Picture, Shape
-from tests.acceptance.program import ROOT, Program, database_url, post, simulator_url, wait_for
+from tests.acceptance.program import (
+    ROOT,
+    Program,
+    database_url,
+    free_port,
+    post,
+    simulator_url,
+    wait_for,
+)
+from tests.helpers.peers import peer
 
 FOLDER = ROOT / "docs" / "pictures"
 CONFIG = """\
 global: {{scrape_interval: 5s, evaluation_interval: 5s}}
 storage: {{data_dir: {data}}}
+collect: {{targets: [{{job_name: node, static_configs: [{{targets: ["127.0.0.1:{node}"]}}]}}]}}
 """
 # minute, what happens
 STORY: Sequence[tuple[float, str, dict[str, object]]] = (
-    (2.0, "faults", {"provider": "kraken", "kind": "latency", "latency_ms": 700, "ratio": 0.6}),
+    (1.5, "faults", {"provider": "kraken", "kind": "latency", "latency_ms": 700, "ratio": 0.6}),
+    (3.0, "clear", {}),
+    (3.5, "faults", {"provider": "kraken", "kind": "status_500", "ratio": 0.7}),
+    (4.5, "scenarios", {"name": "quality_drop", "on": True}),
     (5.0, "clear", {}),
-    (5.5, "faults", {"provider": "kraken", "kind": "status_500", "ratio": 0.7}),
-    (7.0, "scenarios", {"name": "quality_drop", "on": True}),
-    (8.0, "clear", {}),
-    (9.0, "scenarios", {"name": "anomaly_spike", "on": True}),
-    (10.0, "scenarios", {"name": "quality_drop", "on": False}),
-    (10.5, "faults", {"provider": "coingecko", "kind": "rate_limit_429", "ratio": 0.6, "retry_after_s": 10}),
-    (12.5, "clear", {}),
-    (13.0, "scenarios", {"name": "anomaly_spike", "on": False}),
-    (14.0, "scenarios", {"name": "suspend", "on": True}),
-    (14.5, "scenarios", {"name": "suspend", "on": False}),
-    (17.0, "faults", {"provider": "blockchain", "kind": "latency", "latency_ms": 1500, "ratio": 0.7}),
-    (18.5, "clear", {}),
-    (20.5, "faults", {"provider": "kraken", "kind": "status_500", "ratio": 0.7}),
+    (6.0, "scenarios", {"name": "anomaly_spike", "on": True}),
+    (6.5, "scenarios", {"name": "quality_drop", "on": False}),
+    (7.0, "faults", {"provider": "coingecko", "kind": "rate_limit_429", "ratio": 0.6, "retry_after_s": 10}),
+    (8.0, "scenarios", {"name": "anomaly_spike", "on": False}),
+    (8.5, "clear", {}),
+    (9.0, "scenarios", {"name": "suspend", "on": True}),
+    (9.5, "scenarios", {"name": "suspend", "on": False}),
+    (11.0, "faults", {"provider": "blockchain", "kind": "latency", "latency_ms": 1500, "ratio": 0.7}),
+    (12.0, "clear", {}),
+    (13.5, "faults", {"provider": "kraken", "kind": "status_500", "ratio": 0.7}),
 )
-MINUTES = 23.0
+MINUTES = 15.5
 COLUMNS, SIZE = 118, 14
 
 
@@ -65,20 +75,32 @@ def main() -> None:
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="quantum-pictures-") as name:
-        config = CONFIG.format(data=Path(name) / "data")
+        node = free_port()
+        config = CONFIG.format(data=Path(name) / "data", node=node)
+        target = subprocess.Popen(
+            [peer("prometheus-node-exporter"), f"--web.listen-address=127.0.0.1:{node}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         program = Program("demo", Path(name), config, variables=("HISTORY=",))
         try:
             wait_for("the demo", program.ready, 120)
-            play(simulator_url(program), time.monotonic())
+            play(program, time.monotonic())
             draw(program, folder)
         finally:
             program.stop()
+            target.terminate()
+            target.wait(10)
 
 
-def play(simulator: str, began: float) -> None:
-    """The story, in real time."""
+def play(program: Program, began: float) -> None:
+    """The story, in real time, while somebody scrapes and looks."""
+    simulator = simulator_url(program)
     for minute, path, body in (*STORY, (MINUTES, "", {})):
-        time.sleep(max(0.0, began + 60 * minute - time.monotonic()))
+        while (left_s := began + 60 * minute - time.monotonic()) > 0:
+            program.get_text("/metrics")
+            program.query("quantum_provider_up")
+            time.sleep(min(10.0, left_s))
         if path == "clear":
             post(f"{simulator}/_control/faults", method="DELETE")
         elif path:
