@@ -424,6 +424,8 @@ class App:
         there: that of the replica that notifies."""
         if self._replicas.notifies:
             self._samples.put(batch)
+        else:
+            self._samples.pass_over()
 
     async def _open_targets(self) -> None:
         """The scraping of other exporters."""

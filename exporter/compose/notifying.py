@@ -111,6 +111,7 @@ class Notifying:
         await self._stop_running()
         if dispatcher is not None:
             await dispatcher.stop()
+        self._metrics.rest()
 
     async def hand_in(self) -> int:
         """Add to the tables what the journal of an earlier turn holds and they lack; how many rows.

@@ -302,6 +302,11 @@ class WriteBehind(Generic[T]):
             self._drop(fresh, "spool_corrupt")
             _log.error("%s: %d rows of the spool are unreadable and lost", self._name, fresh)
 
+    def pass_over(self) -> None:
+        """Somebody else writes: with nothing left to write this counts as progress."""
+        if not self._queue and not self._inflight and self._spool.is_empty:
+            self._progress()
+
     def _progress(self) -> None:
         if self._metrics.last_progress is not None:
             self._metrics.last_progress.set(self._clock.now_ms() / 1000)

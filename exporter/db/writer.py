@@ -59,6 +59,10 @@ class SampleWriter:
         if len(batch):
             self._behind.put(batch)
 
+    def pass_over(self) -> None:
+        """A batch that another replica stores: there is nothing to do, which is all the progress there is."""
+        self._behind.pass_over()
+
     async def run(self) -> None:
         """Write until `close`."""
         await self._behind.run()

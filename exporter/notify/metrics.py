@@ -138,6 +138,18 @@ class NotifyMetrics:
         self.receiver_up.remove(name)
         self._known.discard(name)
 
+    def rest(self) -> None:
+        """Another replica notifies: nothing waits here, and nothing is known of receivers. Counters stay."""
+        self.alerts.clear()
+        for name in self._known:
+            self.queue_length.labels(name).set(0)
+            self.receiver_up.labels(name).set(1)
+        for reason in QUIET_REASONS:
+            self.quiet.labels(reason).set(0)
+        for state in SILENCE_STATES:
+            self.silences.labels(state).set(0)
+        self.journaling.set(0)
+
     def add_alertmanagers(self, targets: Iterable[str]) -> None:
         """Give birth to the label sets of these Alertmanagers."""
         for target in targets:

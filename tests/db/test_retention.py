@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
 from exporter.clock import SystemClock
-from exporter.db.metrics import RetentionMetrics
+from exporter.db.copier import SampleCopier
+from exporter.db.metrics import PackingMetrics, RetentionMetrics
+from exporter.db.packing import Packing
 from exporter.db.pool import Database
 from exporter.db.retention import Retention
 from exporter.errors import StorageError
+from exporter.model.labels import LabelSet
+from exporter.model.samples import SampleBatch
+from tests.helpers.postgres import PostgresServer
 
 DAY = 86_400_000
 NOON = 1_772_366_400_000  # 2026-03-01 12:00 UTC
@@ -137,3 +144,33 @@ async def test_packed_days_go_with_the_samples_and_five_minutes_stay_longer(worl
         f"quantum_chunks_{day}" for day in ("20260227", "20260228", "20260301")
     }
     assert "quantum_rollups_20260220" in tables
+
+
+async def test_two_replicas_at_once(own_postgres: PostgresServer) -> None:
+    """Both apply retention and pack at the same moment: each day goes once, nothing fails, every sample that
+    is young enough is still there, once."""
+    url = own_postgres.migrated_url()
+    days = [NOON // DAY * DAY + day * DAY for day in range(-4, 1)]
+    databases = [Database(url, SystemClock()) for _ in range(2)]
+    labels = tuple(LabelSet.of({"__name__": "m", "n": str(n)}) for n in range(50))
+    copier = SampleCopier(databases[0])
+    for day in days:
+        for step in range(20):
+            await copier.write([SampleBatch(day + 60_000 * step, labels, np.ones(50))])
+    retentions = [
+        Retention(one, RetentionMetrics(CollectorRegistry()), FixedClock(), retention_ms=2 * DAY)
+        for one in databases
+    ]
+    packings = [Packing(one, PackingMetrics(CollectorRegistry()), FixedClock()) for one in databases]
+    reports = await asyncio.gather(*(one.apply() for one in retentions))
+    await asyncio.gather(*(one.pack() for one in packings))
+    await asyncio.gather(*(one.pack() for one in packings))
+    dropped = [name for report in reports for name in report.dropped]
+    assert len(dropped) == len(set(dropped)) == 2
+    async with databases[0].acquire() as connection:
+        rows = await connection.fetchrow(
+            "select count(*) as n, count(distinct (name, labels, time)) as apart from quantum_metrics"
+        )
+    assert (rows["n"], rows["apart"]) == (3000, 3000)
+    for one in databases:
+        await one.close()

@@ -324,3 +324,23 @@ async def test_the_event_loop_is_not_held_up(migrated_url: str, tmp_path: Path) 
         watcher.cancel()
         gc.enable()
     assert worst < 0.05
+
+
+async def test_what_another_replica_stores_counts_as_progress(
+    own_postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """A replica that only follows has nothing to write, and is not stalled; with rows on its disk it would
+    be, until they are written."""
+    name = "quantum_persistence_last_progress_timestamp_seconds"
+    async with world(own_postgres.migrated_url(), tmp_path) as one:
+        assert one.metric(name) == 0
+        one.writer.pass_over()
+        assert one.metric(name) > 0
+        own_postgres.stop()
+        one.writer.put(SampleBatch(NOON, (LabelSet.of({"__name__": "m"}),), np.array([1.0])))
+        await one.until(lambda: one.spool.rows > 0)
+        before = one.metric(name)
+        one.writer.pass_over()
+        assert one.metric(name) == before
+        own_postgres.start()
+        await one.persisted(1)
