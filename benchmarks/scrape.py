@@ -55,8 +55,8 @@ def parsing(series: int) -> None:
     print(f"  prometheus_client's parser {peer * 1000:.0f} ms: {peer / again:.0f} times the repeated parse")
 
 
-async def blocking(series: int) -> None:
-    """The longest time for which a scrape keeps the event loop from a timer of 1 ms."""
+async def serve(series: int) -> None:
+    """One target; prints its port."""
     body = exposition(series)
 
     async def metrics(_: web.Request) -> web.Response:
@@ -67,6 +67,27 @@ async def blocking(series: int) -> None:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
+
+
+async def blocking(series: int, turns: int = 3) -> None:
+    """The longest time for which a scrape keeps the event loop from a timer of 1 ms."""
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.scrape", "--serve", str(series), stdout=asyncio.subprocess.PIPE
+    )
+    assert server.stdout is not None
+    port = int(await server.stdout.readline())
+    try:
+        for _ in range(turns):
+            await scrapes(series, port)
+    finally:
+        server.kill()
+        await server.wait()
+
+
+async def scrapes(series: int, port: int) -> None:
+    """A first and a repeated scrape."""
     clock = SystemClock()
     loop = ScrapeLoop(
         append=MemoryStorage().append_batch,
@@ -77,7 +98,7 @@ async def blocking(series: int) -> None:
         base=Path(),
         user_agent="benchmark",
     )
-    group = TargetGroup((f"127.0.0.1:{runner.addresses[0][1]}",))
+    group = TargetGroup((f"127.0.0.1:{port}",))
     await loop.load([ScrapeJob("a", static=(group,))], 15_000)
     (target,) = loop.loops()
     for name in ("first", "repeated"):
@@ -88,7 +109,6 @@ async def blocking(series: int) -> None:
             f" most, {busy * 1000:.0f} ms of it by this process"
         )
     await loop.close()
-    await runner.cleanup()
 
 
 async def held_up(task: asyncio.Task[None]) -> tuple[float, float]:
@@ -105,6 +125,10 @@ async def held_up(task: asyncio.Task[None]) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    parsing(count)
-    asyncio.run(blocking(count))
+    arguments = [argument for argument in sys.argv[1:] if argument != "--serve"]
+    count = int(arguments[0]) if arguments else 100_000
+    if "--serve" in sys.argv:
+        asyncio.run(serve(count))
+    else:
+        parsing(count)
+        asyncio.run(blocking(count))
