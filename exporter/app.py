@@ -54,6 +54,7 @@ from exporter.db.spool import Spool
 from exporter.db.writer import SampleWriter
 from exporter.errors import ConfigError, InputError, StorageError
 from exporter.faults import Faults
+from exporter.ingest.scrape_parser import Metadata
 from exporter.ingest.target import REPORT_NAMES
 from exporter.loops.metrics import PipelineMetrics
 from exporter.loops.providers import ProviderPoller
@@ -62,6 +63,7 @@ from exporter.loops.scrape import ScrapeLoop
 from exporter.loops.snapshot import SnapshotLoop
 from exporter.loops.unmatched import UnmatchedRules
 from exporter.model.durations import format_duration
+from exporter.model.labels import LabelSet
 from exporter.model.samples import SampleBatch
 from exporter.notify.heartbeat import Heartbeat, HeartbeatMetrics
 from exporter.observe.metrics import QueryMetrics as DbQueryMetrics
@@ -579,6 +581,7 @@ class App:
                     f"{url}/api/v2/alerts" for one in self._config.alerting.alertmanagers for url in one.urls
                 ],
                 targets=self._targets,
+                scraped_metadata=self._scraped_metadata,
                 scrape_pools=lambda: [job.name for job in self._config.collect.targets],
             ),
             alerts=lambda: self._notifying.service,
@@ -596,6 +599,10 @@ class App:
     def _targets(self) -> Mapping[str, Any]:
         scrapes: ScrapeLoop | None = getattr(self, "_scrapes", None)
         return scrapes.document() if scrapes is not None else no_targets()
+
+    def _scraped_metadata(self) -> Sequence[tuple[LabelSet, Mapping[str, Metadata]]]:
+        scrapes: ScrapeLoop | None = getattr(self, "_scrapes", None)
+        return scrapes.metadata() if scrapes is not None else ()
 
     async def _dashboard(self) -> Mapping[str, Any]:
         document = DashboardDocument(

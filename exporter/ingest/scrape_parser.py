@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
@@ -33,6 +33,20 @@ _PLAIN: Final = re.compile(
 )
 _PAIR: Final = re.compile(r'([^=,]+)="([^"]*)"')
 _METADATA: Final = (b"TYPE", b"HELP", b"UNIT")
+_MAX_COMMENT: Final = 2000  # bytes of a line that is kept
+_MAX_COMMENTS: Final = 60_000
+_FIELDS: Final = {"TYPE": "kind", "HELP": "help", "UNIT": "unit"}
+_HELP_ESCAPE: Final = re.compile(r'\\([n\\"])')
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a target says about a metric."""
+
+    kind: str = "unknown"
+    help: str = ""
+    unit: str = ""
+
 
 Resolve = Callable[[str, Sequence[tuple[str, str]]], LabelSet | None]
 """What a metric name and label pairs become."""
@@ -78,6 +92,10 @@ class ScrapeParser:
         # Dropped lines map to EMPTY_LABELS. Two generations, so that series which are gone are forgotten.
         self._known: dict[bytes, LabelSet] = {}
         self._older: dict[bytes, LabelSet] = {}
+        self.metadata: Mapping[str, Metadata] = {}  # of the last scrape that was taken, by metric name
+        self._comments: dict[
+            bytes, tuple[str, str, str] | None
+        ] = {}  # lines that were read: name, field, text
         self._size = 0  # sample lines of the last scrape that was taken
         self.total = 0  # sample lines of the scrape that is being read, also where it is refused
 
@@ -98,6 +116,7 @@ class ScrapeParser:
                 self._known, self._older = {}, {}
             raise
         self._size = reading.total
+        self._describe(reading.comments)
         if len(self._known) > 2 * reading.total + _SLACK:
             self._known, self._older = {}, self._known
         return reading.scraped()
@@ -147,6 +166,8 @@ class ScrapeParser:
         if line.startswith(b"#") or (not openmetrics and line.strip(b" \t\r")[:1] in (b"", b"#")):
             if openmetrics:
                 _check_metadata(line, number)
+            if line[2:6] in _METADATA and len(line) <= _MAX_COMMENT and len(reading.comments) < _MAX_COMMENTS:
+                reading.comments.append(line)
             return
         if self._timed(line, reading):
             return
@@ -186,6 +207,20 @@ class ScrapeParser:
         reading.series.append(found)
         reading.texts.append(value)
 
+    def _describe(self, comments: list[bytes]) -> None:
+        """Keep what the comments of a scrape say; those of the last one are known."""
+        known = self._comments
+        read = {line: known[line] if line in known else _comment(line) for line in comments}
+        if read.keys() == known.keys():
+            return
+        self._comments = read
+        found: dict[str, Metadata] = {}
+        for entry in read.values():
+            if entry is not None:
+                name, what, text = entry
+                found[name] = replace(found.get(name, Metadata()), **{what: text})
+        self.metadata = found
+
     def _timed(self, line: bytes, reading: _Reading) -> bool:
         """A known series with a value and a timestamp behind it."""
         rest, _, stamp = line.rpartition(b" ")
@@ -208,6 +243,7 @@ class _Reading:
     texts: list[bytes] = field(default_factory=list)
     values: list[Float64s] = field(default_factory=list)
     times: dict[int, int] = field(default_factory=dict)
+    comments: list[bytes] = field(default_factory=list)
     total: int = 0
     born: int = 0
     kept: int = 0
@@ -274,6 +310,21 @@ def _without_eof(body: bytes) -> bytes:
     if not text.endswith(b"\n# EOF"):
         raise ExpositionError("the text does not end with # EOF: it is cut off")
     return text[: -len(b"# EOF")]
+
+
+def _comment(line: bytes) -> tuple[str, str, str] | None:
+    """Name, field of Metadata and text of a TYPE, HELP or UNIT line; None for any other."""
+    parts = line.decode("utf-8", "replace").split(None, 3)
+    if len(parts) < 3 or parts[0] != "#" or parts[1] not in _FIELDS:
+        return None
+    name, text = parts[2], parts[3].rstrip("\r") if len(parts) == 4 else ""
+    if len(name) > 1 and name[0] == name[-1] == '"':
+        name = name[1:-1]
+    if parts[1] == "HELP":
+        text = _HELP_ESCAPE.sub(lambda found: {"n": "\n"}.get(found[1], found[1]), text)
+    elif parts[1] == "TYPE":
+        text = "unknown" if text == "untyped" else text
+    return name, _FIELDS[parts[1]], text
 
 
 def _check_metadata(line: bytes, number: int) -> None:

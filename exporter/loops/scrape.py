@@ -13,6 +13,7 @@ from exporter.births import Births
 from exporter.clock import Clock
 from exporter.config.targets import ScrapeJob, TargetGroup, read_target_file
 from exporter.errors import InputError
+from exporter.ingest.scrape_parser import Metadata
 from exporter.ingest.target import Target, make_target
 from exporter.loops.scrape_http import Fetcher
 from exporter.loops.scrape_metrics import ScrapeMetrics
@@ -102,6 +103,10 @@ class ScrapeLoop:
     def loops(self) -> Sequence[TargetLoop]:
         """The targets, by job and address."""
         return sorted(self._loops.values(), key=lambda loop: (loop.job.name, loop.target.url))
+
+    def metadata(self) -> Sequence[tuple[LabelSet, Mapping[str, Metadata]]]:
+        """What each target says about its metrics, with the target's labels."""
+        return [(loop.target.labels, loop.metadata()) for loop in self.loops()]
 
     def document(self) -> Mapping[str, Any]:
         """The data of /api/v1/targets."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from exporter.births import Births, mass_birth
 from exporter.clock import Clock
 from exporter.config.targets import ScrapeJob
 from exporter.errors import ExpositionError
-from exporter.ingest.scrape_parser import Format, ScrapeLimitError, ScrapeParser
+from exporter.ingest.scrape_parser import Format, Metadata, ScrapeLimitError, ScrapeParser
 from exporter.ingest.target import SeriesMaker, Target, TargetSeries
 from exporter.loops.scrape_http import Answer, Fetcher, ScrapeError
 from exporter.loops.scrape_metrics import ScrapeMetrics
@@ -162,6 +162,10 @@ class TargetLoop:
         elif health == "up" and self._health == "down":
             log.info("the target %s of job %s is up again", self.target.url, job)
         self._health, self._error = health, error
+
+    def metadata(self) -> Mapping[str, Metadata]:
+        """What the target says about its metrics."""
+        return self._parser.metadata
 
     def document(self) -> dict[str, Any]:
         """The entry of /api/v1/targets."""

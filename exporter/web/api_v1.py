@@ -89,6 +89,7 @@ class ApiV1:
             "alerts": self.alerts,
             "alertmanagers": self.alertmanagers,
             "targets": self.targets,
+            "targets/metadata": self.targets_metadata,
             "scrape_pools": self.scrape_pools,
             "status/buildinfo": self.buildinfo,
             "status/config": self.config,
@@ -204,16 +205,38 @@ class ApiV1:
 
     async def metadata(self, params: Params, request: web.Request) -> web.Response:
         """Type, help and unit of metrics."""
-        limit = go_int(first(params, "limit") or "-1")
-        if limit is None or abs(limit) >= 2**63:
-            raise ParamError("limit must be a number")
-        wanted = first(params, "metric")
-        found = {
-            name: [{"type": kind, "help": text, "unit": unit}]
-            for name, (kind, text, unit) in self._deps.status.metadata().items()
+        limit, wanted = _metadata_limit(params), first(params, "metric")
+        found: dict[str, dict[tuple[str, str, str], None]] = {}
+        for name, entry in self._deps.status.metadata().items():
+            found.setdefault(name, {})[entry] = None
+        for _, told in self._deps.status.scraped_metadata():
+            for name, one in told.items():
+                found.setdefault(name, {})[one.kind, one.help, one.unit] = None
+        shown = {
+            name: [{"type": kind, "help": text, "unit": unit} for kind, text, unit in entries]
+            for name, entries in found.items()
             if not wanted or name == wanted
         }
-        return success(dict(list(found.items())[:limit]) if limit >= 0 else found)
+        return success(dict(list(shown.items())[:limit]) if limit >= 0 else shown)
+
+    async def targets_metadata(self, params: Params, request: web.Request) -> web.Response:
+        """Type, help and unit of metrics as each target tells them."""
+        limit, wanted = _metadata_limit(params), first(params, "metric")
+        text = first(params, "match_target")
+        matchers = _selector(text, "match_target") if text else ()
+        found: list[dict[str, Any]] = []
+        for labels, told in self._deps.status.scraped_metadata():
+            if 0 <= limit <= len(found):
+                break
+            if not all(matcher.matches(labels.get(matcher.name)) for matcher in matchers):
+                continue
+            for name in (wanted,) if wanted else sorted(told):
+                one = told.get(name)
+                if one is not None:
+                    about = {} if wanted else {"metric": name}
+                    entry = {"type": one.kind, "help": one.help, "unit": one.unit}
+                    found.append({"target": labels.as_dict(), **about, **entry})
+        return success(found)
 
     async def buildinfo(self, params: Params, request: web.Request) -> web.Response:
         """What answers, and its API level."""
@@ -301,6 +324,21 @@ def _matcher_sets(params: Params) -> list[Sequence[Matcher]]:
     if any(all(matcher.matches("") for matcher in matchers) for matchers in sets):
         raise ParamError("match[] must contain at least one non-empty matcher")
     return sets
+
+
+def _selector(text: str, name: str) -> Sequence[Matcher]:
+    """The matchers of a parameter. Raises: ParamError."""
+    try:
+        return parse_selector(text)
+    except QueryError as error:
+        raise ParamError(str(error), name) from error
+
+
+def _metadata_limit(params: Params) -> int:
+    limit = go_int(first(params, "limit") or "-1")
+    if limit is None or abs(limit) >= 2**63:
+        raise ParamError("limit must be a number")
+    return limit
 
 
 def _series_matchers(params: Params) -> list[Sequence[Matcher]]:

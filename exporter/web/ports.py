@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from exporter.clock import Clock
+from exporter.ingest.scrape_parser import Metadata
 from exporter.model.found import Found
 from exporter.model.labels import LabelSet, Matcher
 from exporter.promql.explain import Step
@@ -138,6 +139,7 @@ class Status:
     alertmanagers: Callable[[], Sequence[str]]
     targets: Callable[[], Mapping[str, Any]]
     scrape_pools: Callable[[], Sequence[str]] = tuple
+    scraped_metadata: Callable[[], Sequence[tuple[LabelSet, Mapping[str, Metadata]]]] = tuple  # by target
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,20 @@ class BothScrape:
         async with self._session.get(f"/api/v1/{path}", params=params) as answer:
             return json.loads(await answer.text())["data"]
 
+    async def metadata(self, job: str) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
+        """What both know of a job's metrics: type, help and unit by name."""
+        theirs = {
+            str(one["metric"]): (str(one["type"]), str(one["help"]), str(one["unit"]))
+            for one in await self.ask("targets/metadata", match_target=f'{{job="{job}"}}')
+        }
+        ours = {
+            name: (one.kind, one.help, one.unit)
+            for labels, told in self._loop.metadata()
+            if labels.get("job") == job
+            for name, one in told.items()
+        }
+        return theirs, ours
+
     async def both(self, expr: str) -> tuple[Vector, Vector]:
         """Prometheus' answer and ours, at one time; the first is empty as long as it is not up."""
         now_ms = self.clock.now_ms()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from exporter.errors import ExpositionError
 from exporter.ingest.line import SampleLine, read_line
-from exporter.ingest.scrape_parser import Format, Scraped, ScrapeLimitError, ScrapeParser
+from exporter.ingest.scrape_parser import Format, Metadata, Scraped, ScrapeLimitError, ScrapeParser
 from exporter.ingest.text import parse_text
 from exporter.model.labels import LabelSet
 
@@ -251,3 +251,31 @@ def test_bytes_that_are_no_text() -> None:
     """Garbage is refused with its line."""
     with pytest.raises(ExpositionError, match="UTF-8"):
         parser().parse(b"a 1\n\xff\xfe 2\n")
+
+
+def test_what_a_target_says_about_its_metrics() -> None:
+    """TYPE, HELP and UNIT of the last scrape that was taken, unescaped; untyped is unknown."""
+    reader = parser()
+    body = b"# TYPE a counter\n# HELP a with \\n and \\\\ x\n# a comment\na 1\n"
+    body += b"# TYPE b untyped\nb 1\n# HELP c\nc 1\n"
+    reader.parse(body)
+    told = {"a": Metadata("counter", "with \n and \\ x"), "b": Metadata("unknown"), "c": Metadata()}
+    assert reader.metadata == told
+    first = reader.metadata
+    reader.parse(body.replace(b"a 1", b"a 2"))
+    assert reader.metadata is first
+    with pytest.raises(ExpositionError):
+        reader.parse(b"# TYPE a gauge\nhalf{")
+    assert reader.metadata == told
+    openmetrics = b'# TYPE "x.y" gauge\n# UNIT "x.y" seconds\n# HELP "x.y" say \\"hi\\"\n{"x.y"} 1\n# EOF\n'
+    reader.parse(openmetrics, Format.OPENMETRICS)
+    assert reader.metadata == {"x.y": Metadata("gauge", 'say "hi"', "seconds")}
+
+
+def test_metadata_is_bounded() -> None:
+    """Very long and very many lines are not kept."""
+    reader = parser()
+    reader.parse(b"# HELP a " + b"x" * 5000 + b"\na 1\n" + b"#\n" * 100_000)
+    assert reader.metadata == {}
+    reader.parse("".join(f"# TYPE a{n} gauge\n" for n in range(70_000)).encode())
+    assert len(reader.metadata) == 60_000

@@ -11,6 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from exporter.clock import Clock, SystemClock
 from exporter.compose.status import head_stats, no_targets, runtime
+from exporter.ingest.scrape_parser import Metadata
+from exporter.model.labels import LabelSet
 from exporter.promql.engine import Engine
 from exporter.query.local import Limits, LocalQueries
 from exporter.query.log import QueryLog
@@ -61,6 +63,7 @@ def api_app(
     groups: Sequence[GroupView] = (),
     metadata: dict[str, tuple[str, str, str]] | None = None,
     targets: Mapping[str, Any] | None = None,
+    scraped: Sequence[tuple[LabelSet, Mapping[str, Metadata]]] = (),
 ) -> web.Application:
     """An application that answers the query API; the rest of the program is not there."""
     clock = clock or SystemClock()
@@ -74,6 +77,7 @@ def api_app(
         alertmanagers=lambda: ["http://127.0.0.1:9093/api/v2/alerts"],
         targets=lambda: targets or no_targets(),
         scrape_pools=lambda: ["b", "a"] if targets else [],
+        scraped_metadata=lambda: scraped or (),
     )
     absent = cast(Any, None)  # what the query API does not touch
     deps = Deps(
@@ -100,11 +104,17 @@ async def api_server(
     groups: Sequence[GroupView] = (),
     metadata: dict[str, tuple[str, str, str]] | None = None,
     targets: Mapping[str, Any] | None = None,
+    scraped: Sequence[tuple[LabelSet, Mapping[str, Metadata]]] = (),
 ) -> AsyncIterator[str]:
     """The base URL of a server of `api_app`; by default over the embedded engine."""
     own = None if queries is not None else local_queries(storage)
     app = api_app(
-        storage, queries or cast(QueryService, own), groups=groups, metadata=metadata, targets=targets
+        storage,
+        queries or cast(QueryService, own),
+        groups=groups,
+        metadata=metadata,
+        targets=targets,
+        scraped=scraped,
     )
     server = Server(app, "127.0.0.1", 0, WebConfig())
     try:

@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from exporter.ingest.scrape_parser import Metadata
 from exporter.model.labels import LabelSet
 from exporter.storage import MemoryStorage
 from tests.web.api_server import api_server
@@ -163,3 +164,21 @@ async def test_targets_of_one_pool(storage: MemoryStorage) -> None:
             assert (data["activeTargets"], data["droppedTargets"]) == wanted
         data = json.loads((await get(url, "scrape_pools"))[1])["data"]
         assert data == {"scrapePools": ["a", "b"]}
+
+
+async def test_metadata_of_targets(storage: MemoryStorage) -> None:
+    """metadata joins our own and what targets tell, each once; targets/metadata says it by target."""
+    first, second = (LabelSet.of({"job": "a", "instance": text}) for text in ("h:1", "h:2"))
+    kind = Metadata("counter", "Calls.")
+    scraped = ((first, {"calls": kind, "up": Metadata("gauge", "Up.", "s")}), (second, {"calls": kind}))
+    async with api_server(storage, scraped=scraped, metadata={"calls": ("gauge", "Own.", "")}) as url:
+        data = json.loads((await get(url, "metadata", metric="calls"))[1])["data"]
+        own, told = ({"type": kind, "help": text, "unit": ""} for kind, text in
+                     (("gauge", "Own."), ("counter", "Calls.")))  # fmt: skip
+        assert data == {"calls": [own, told]}
+        found = json.loads((await get(url, "targets/metadata", metric="calls"))[1])["data"]
+        assert found == [{"target": one.as_dict(), **told} for one in (first, second)]
+        found = json.loads((await get(url, "targets/metadata", match_target='{instance="h:1"}'))[1])["data"]
+        assert [entry["metric"] for entry in found] == ["calls", "up"]
+        assert json.loads((await get(url, "targets/metadata", metric="none"))[1])["data"] == []
+        assert (await get(url, "targets/metadata", match_target="{"))[0] == 400
