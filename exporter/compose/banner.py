@@ -28,7 +28,7 @@ def banner_lines(
         ("metrics", f"{base_url}/metrics"),
         ("API", f"{base_url}/api/v1 (Prometheus' HTTP API), {base_url}/api/quantum/monitoring-dashboard"),
         ("database", f"{database_url} ({kind})"),
-        ("replica", replica),
+        *((("replica", replica),) if config.database.url else ()),  # an embedded one has no replicas
         ("rules", f"{rules} in {len(groups)} groups, {len(config.rule_files)} files"),
         ("providers", ", ".join(on) or "none"),
     ]
