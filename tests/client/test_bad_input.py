@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import shutil
 import ssl
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from exporter.model.events import MetricEvent
 from exporter.simulate.faults import Fault, FaultKind
 from exporter.simulate.providers import ProviderSimulator
 from tests.client.doubles import config
+from tests.helpers.certificates import needs_openssl, self_signed
 
 KEY = "k-very-secret-0123456789"
 _LABELS = {"provider": "coinmarketcap", "endpoint": "/v3/cryptocurrency/quotes/latest", "method": "GET"}
@@ -87,13 +85,10 @@ async def test_each_fault_is_one_classified_call(
     assert not any(KEY in text for text in shown)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+@needs_openssl
 async def test_a_certificate_that_nobody_signed_is_refused_before_the_key_is_sent(tmp_path: Path) -> None:
     """Kind network, not retried, no request read by the server."""
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    command += ["-keyout", str(key), "-out", str(cert), "-days", "1", "-subj", "/CN=localhost"]
-    await asyncio.to_thread(lambda: subprocess.run(command, check=True, capture_output=True))
+    cert, key = await self_signed(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     requests = []

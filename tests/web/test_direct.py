@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import urllib.parse
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -17,8 +19,11 @@ from hypothesis import strategies as st
 from exporter.promql.values import Result
 from exporter.query.local import LocalQueries
 from exporter.storage import MemoryStorage
+from exporter.web.auth import WebConfig
 from exporter.web.direct import DirectSite, read_plain
 from exporter.web.queries import QueryEndpoints
+from exporter.web.server import Server
+from tests.helpers.certificates import needs_openssl, self_signed
 from tests.helpers.clock import FakeClock
 from tests.web.api_server import api_app, local_queries
 
@@ -240,6 +245,30 @@ async def test_the_headers_of_the_web_config_are_sent() -> None:
     ):
         assert answer.headers["X-Frame-Options"] == "deny"
         assert answer.headers["Content-Type"] == "application/json"
+
+
+@needs_openssl
+async def test_over_tls_too(tmp_path: Path) -> None:
+    """A plain query, another request, and a query again, on one connection of the server as it is started."""
+    cert, key = await self_signed(tmp_path)
+    config = WebConfig(cert_file=cert, key_file=key)
+    queries = local_queries(STORAGE)
+    server = Server(api_app(STORAGE, queries, clock=CLOCK), "127.0.0.1", 0, config)
+    base = await server.start()
+    try:
+        port = urllib.parse.urlsplit(base).port
+        trusted = ssl.create_default_context(cafile=str(cert))
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=trusted, server_hostname="localhost"
+        )
+        for name in ("instant", "form", "another path", "range"):
+            writer.write(REQUESTS[name])
+            ((status, _, body),) = seen(await one_answer(reader, REQUESTS[name]))
+            assert (status, body[:19]) == (b"HTTP/1.1 200 OK", b'{"status":"success"')
+        writer.close()
+    finally:
+        await server.stop()
+        queries.close()
 
 
 async def test_the_stop_ends_connections_and_queries_under_way() -> None:
