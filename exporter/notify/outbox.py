@@ -97,6 +97,7 @@ class Lane:
         self._failures = 0  # in a row, over all notifications
         self._paused_until_s = 0.0
         self._failing = ""
+        self._gave_up = ""
 
     def __repr__(self) -> str:
         state = f", failing: {self._failing}" if self._failing else ""
@@ -260,6 +261,8 @@ class Lane:
         elif error.retryable and self._failures >= _BREAKER_AFTER:
             pause_s = retry_delay_s(self._failures - _BREAKER_AFTER + 1, self._rng)
             self._paused_until_s = max(self._paused_until_s, now + pause_s)
+        if not error.retryable:
+            return
         if not self._failing:
             _log.warning("receiver %s: a notification was not delivered: %s", self.name, error.reason)
         self._failing = error.reason
@@ -268,13 +271,15 @@ class Lane:
         if self._failing:
             _log.info("receiver %s: notifications are delivered again", self.name)
             self._metrics.receiver_up.labels(self.name).set(1)
-        self._failing, self._failures, self._paused_until_s = "", 0, 0.0
+        self._failing, self._gave_up, self._failures, self._paused_until_s = "", "", 0, 0.0
 
     def _give_up(self, notification_id: str, reason: str) -> None:
         notification, attempts = self._waiting[notification_id], self._attempts[notification_id]
         self._finish(notification_id)
         self._metrics.notifications.labels(self.name, "dead").inc()
-        _log.error("receiver %s: notification %s is given up: %s", self.name, notification_id, reason)
+        if reason != self._gave_up:  # each is counted and kept; the log says once in a row why
+            _log.error("receiver %s: notification %s is given up: %s", self.name, notification_id, reason)
+        self._gave_up = reason
         self._reports.dead(notification, reason, attempts=attempts)
 
     def _finish(self, notification_id: str) -> None:

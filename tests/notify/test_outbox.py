@@ -151,6 +151,19 @@ async def test_a_receiver_is_down_from_a_failed_try_to_the_next_success() -> Non
         assert [world.metric("quantum_notifications_total", outcome=one) for one in outcomes] == [1, 1, 1]
 
 
+async def test_a_row_of_refusals_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """With its cause; another cause, or the same after a success, is logged anew. Each is counted."""
+    other = DeliveryError("HTTP 413", retryable=False)
+    async with running() as world:
+        world.receiver.answers = [FINAL, FINAL, other, None, FINAL]
+        for number in range(5):
+            world.put(f"n{number}")
+            await settle()
+        logged = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+        assert [line.partition("notification ")[2][:2] for line in logged] == ["n0", "n2", "n4"]
+        assert world.metric("quantum_notifications_total", outcome="dead") == 4
+
+
 async def test_both_receivers_down_is_a_retry() -> None:
     """The fallback's failure is no end."""
     async with running(fallback=True, fallback_after=1) as world:

@@ -211,9 +211,11 @@ async def test_a_reset_and_garbage_are_retryable() -> None:
         writer.write(b"\x00\xff not http at all\r\n\r\n")
         await writer.drain()
 
-    for answer in (reset, garbage):
+    for answer, said in ((reset, "closed before an answer"), (garbage, "not HTTP")):
         async with raw_server(answer) as url:
-            assert (await refused(url)).retryable
+            error = await refused(url)
+            assert error.retryable
+            assert said in str(error)
 
 
 async def test_a_closed_port_is_retryable_and_named() -> None:

@@ -184,6 +184,8 @@ def _reason(error: BaseException) -> str:
         return f"cannot connect: {cause.strerror or type(cause).__name__}"
     if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError):
         return "the connection was closed before an answer"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "the answer is not HTTP"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return type(error).__name__
