@@ -37,7 +37,7 @@ _EPISODES_READ = 500
 class _Alerts(Protocol):
     """What of the alert service is needed."""
 
-    def alerts(self, matchers: Sequence[Matcher] = ()) -> Sequence[Mapping[str, Any]]: ...
+    def alert(self, episode_id: str) -> Mapping[str, Any] | None: ...
 
     def standing(self, rule: AlertingRule, labels: LabelSet, at_ms: int) -> dict[str, Any]: ...
 
@@ -270,21 +270,21 @@ class WhyService:
         """What each destination is told next, where it fires."""
         if instance is None or not instance.episode_id:
             return
-        for live in self._alerts().alerts():
-            if live.get("id") != instance.episode_id:
-                continue
-            by_receiver = {one["receiver"]: one for one in live["outlook"]}
-            for destination in document["destinations"]:
-                next_one = by_receiver.get(destination["receiver"], {})
-                destination["nextSendAt"] = next_one.get("nextSendAt")
-                destination["why"] = next_one.get("why", "")
-            document["notifications"] = live["notifications"]
-            document["notifiedAt"] = live["notifiedAt"]
-            document["heldBack"] = live["suppressed"]
-            whys = {one["why"] for one in live["outlook"]}
-            for why in whys:
-                if why.startswith(("acknowledged", "silenced", "inhibited", "resolved")):
-                    document["quiet"] = why
+        live = self._alerts().alert(instance.episode_id)
+        if live is None:
+            return
+        by_receiver = {one["receiver"]: one for one in live["outlook"]}
+        for destination in document["destinations"]:
+            next_one = by_receiver.get(destination["receiver"], {})
+            destination["nextSendAt"] = next_one.get("nextSendAt")
+            destination["why"] = next_one.get("why", "")
+        document["notifications"] = live["notifications"]
+        document["notifiedAt"] = live["notifiedAt"]
+        document["heldBack"] = live["suppressed"]
+        whys = {one["why"] for one in live["outlook"]}
+        for why in whys:
+            if why.startswith(("acknowledged", "silenced", "inhibited", "resolved")):
+                document["quiet"] = why
 
 
 # -- inside -------------------------------------------------------------------------------------------

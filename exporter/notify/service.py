@@ -5,6 +5,7 @@ The HTTP layer and the command line stand on this. A change is recorded when its
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from exporter.notify.payload import number_text
 from exporter.notify.ports import HistoryFilter
 from exporter.notify.records import Episode, Silence, fingerprint, row_id
 from exporter.notify.silences import SilenceError, rfc3339
+from exporter.notify.steps import sliced
 from exporter.rules.alert import AlertInstance, AlertState
 from exporter.rules.model import AlertingRule
 
@@ -41,21 +43,25 @@ class AlertService:
 
     # alerts
 
-    def alerts(self, matchers: Sequence[Matcher] = ()) -> list[dict[str, Any]]:
+    async def alerts(self, matchers: Sequence[Matcher] = ()) -> list[dict[str, Any]]:
         """Every pending and firing instance that matches: Prometheus' fields and ours.
 
         Ours: id, fingerprint, severity, firedAt, peak, held, acknowledgement, silencedBy, notifications,
         suppressed, and `outlook`: for each destination `nextSendAt`, or `why` there is none.
         """
-        return [
-            self.describe(instance)
-            for instances in self._book.active.values()
-            for instance in instances
-            if match_all(matchers, instance.labels)
-        ]
+        found = []
+        active = [instance for instances in self._book.active.values() for instance in instances]
+        for some in sliced(active):
+            found += [self._describe(one) for one in some if match_all(matchers, one.labels)]
+            await asyncio.sleep(0)
+        return found
 
-    def describe(self, instance: AlertInstance) -> dict[str, Any]:
-        """One pending or firing instance."""
+    def alert(self, episode_id: str) -> dict[str, Any] | None:
+        """One firing instance in the same words; None where no such episode fires."""
+        instance = self._book.firing.get(episode_id)
+        return self._describe(instance) if instance is not None else None
+
+    def _describe(self, instance: AlertInstance) -> dict[str, Any]:
         now_ms = self._clock.now_ms()
         document: dict[str, Any] = {
             "labels": instance.labels.as_dict(),
@@ -148,41 +154,39 @@ class AlertService:
         await self._dispatcher.flush()
         return {"id": episode_id, **_acts(episode)}
 
-    def alerts_v2(self, matchers: Sequence[Matcher] = ()) -> list[dict[str, Any]]:
+    async def alerts_v2(self, matchers: Sequence[Matcher] = ()) -> list[dict[str, Any]]:
         """The firing instances as Alertmanager's GET /api/v2/alerts shows them."""
-        now_ms = self._clock.now_ms()
         found = []
-        for episode_id, instance in self._book.firing.items():
-            episode = self._book.episodes[episode_id]
-            labels = self._book.labels_of(episode)
-            if not match_all(matchers, labels):
-                continue
-            silenced = silences.silenced_by(self._book.silences.values(), labels, now_ms)
-            quiet = self._book.quiet_because(episode, now_ms)
-            inhibited = [quiet.removeprefix("inhibited by ")] if quiet.startswith("inhibited") else []
-            found.append(
-                {
-                    "annotations": bounded(instance.annotations),
-                    "endsAt": rfc3339(now_ms + 5 * 60_000),
-                    "fingerprint": fingerprint(labels),
-                    "generatorURL": self._book.link_of(episode),
-                    "labels": labels.as_dict(),
-                    "receivers": [
-                        {"name": name}
-                        for name in dict.fromkeys(
-                            target.route.receiver for target in self._book.router.targets(labels)
-                        )
-                    ],
-                    "startsAt": rfc3339(episode.triggered_at_ms),
-                    "status": {
-                        "inhibitedBy": inhibited,
-                        "silencedBy": list(silenced),
-                        "state": "suppressed" if silenced or inhibited else "active",
-                    },
-                    "updatedAt": rfc3339(now_ms),
-                }
-            )
+        for some in sliced(list(self._book.firing.items())):
+            for episode_id, instance in some:
+                episode = self._book.episodes.get(episode_id)
+                if episode is not None and match_all(matchers, self._book.labels_of(episode)):
+                    found.append(self._as_alertmanager(episode, instance))
+            await asyncio.sleep(0)
         return found
+
+    def _as_alertmanager(self, episode: Episode, instance: AlertInstance) -> dict[str, Any]:
+        now_ms = self._clock.now_ms()
+        labels = self._book.labels_of(episode)
+        silenced = silences.silenced_by(self._book.silences.values(), labels, now_ms)
+        quiet = self._book.quiet_because(episode, now_ms)
+        inhibited = [quiet.removeprefix("inhibited by ")] if quiet.startswith("inhibited") else []
+        receivers = dict.fromkeys(target.route.receiver for target in self._book.router.targets(labels))
+        return {
+            "annotations": bounded(instance.annotations),
+            "endsAt": rfc3339(now_ms + 5 * 60_000),
+            "fingerprint": fingerprint(labels),
+            "generatorURL": self._book.link_of(episode),
+            "labels": labels.as_dict(),
+            "receivers": [{"name": name} for name in receivers],
+            "startsAt": rfc3339(episode.triggered_at_ms),
+            "status": {
+                "inhibitedBy": inhibited,
+                "silencedBy": list(silenced),
+                "state": "suppressed" if silenced or inhibited else "active",
+            },
+            "updatedAt": rfc3339(now_ms),
+        }
 
     # silences
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from exporter.web.params import ParamError, parse_limit, parse_time_ms
 from exporter.web.ports import AlertActions, Deps
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
+_AT_ONCE = 100
 _TEXT_FILTERS = ("alertname", "severity", "state", "receiver", "by")
 
 
@@ -50,7 +52,7 @@ class AlertRoutes:
 
     async def outlook(self, request: web.Request) -> web.Response:
         """Every pending and firing instance, with when it is sent next or why not."""
-        return success({"alerts": self._alerts.alerts(_matchers(request))})
+        return success({"alerts": await _dumped(await self._alerts.alerts(_matchers(request)))})
 
     async def history(self, request: web.Request) -> web.Response:
         """Episodes, newest first, each with who acted on it and what was sent."""
@@ -80,12 +82,12 @@ class AlertRoutes:
 
     async def alerts_v2(self, request: web.Request) -> web.Response:
         """Firing instances as Alertmanager shows them."""
-        found = self._alerts.alerts_v2(_matchers(request))
+        found = await self._alerts.alerts_v2(_matchers(request))
         for state in ("active", "suppressed"):
             name = "active" if state == "active" else "silenced"
             if request.query.get(name) == "false":
                 found = [one for one in found if one["status"]["state"] != state]
-        return _json(found)
+        return _json(await _dumped(found))
 
     async def status_v2(self, request: web.Request) -> web.Response:
         """What a client of Alertmanager's API asks first."""
@@ -149,6 +151,15 @@ def _v2(handler: Handler) -> Handler:
             return _json(str(error), 400)
 
     return handle
+
+
+async def _dumped(found: Sequence[Any]) -> encode.RawJson:
+    """A list that may be long as JSON; others run in between."""
+    parts = []
+    for start in range(0, len(found), _AT_ONCE):
+        parts += [encode.dump(one) for one in found[start : start + _AT_ONCE]]
+        await asyncio.sleep(0)
+    return encode.RawJson(b"[%b]" % b",".join(parts))
 
 
 def _json(document: Any, status: int = 200) -> web.Response:

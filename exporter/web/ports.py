@@ -79,10 +79,10 @@ class Exposition(Protocol):
 class AlertActions(Protocol):
     """What people may see and do about alerts. Raises: NotFoundError and other ExporterErrors, ValueError."""
 
-    def alerts(self, matchers: Sequence[Matcher] = ()) -> Sequence[Mapping[str, Any]]:
+    async def alerts(self, matchers: Sequence[Matcher] = ()) -> Sequence[Mapping[str, Any]]:
         """Pending and firing instances with their outlook."""
 
-    def alerts_v2(self, matchers: Sequence[Matcher] = ()) -> list[dict[str, Any]]:
+    async def alerts_v2(self, matchers: Sequence[Matcher] = ()) -> list[dict[str, Any]]:
         """Firing instances as Alertmanager shows them."""
 
     async def find(self, **wanted: Any) -> Sequence[Mapping[str, Any]]:

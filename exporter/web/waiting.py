@@ -27,11 +27,14 @@ class Waiting:
         """No destination is told anything by this replica."""
         return {"quiet": self._why(), "destinations": []}
 
-    def alerts(self, matchers: Sequence[Matcher] = ()) -> list[dict[str, Any]]:
+    def alert(self, episode_id: str) -> None:
+        """Nothing is told of it by this replica."""
+
+    async def alerts(self, matchers: Sequence[Matcher] = ()) -> list[dict[str, Any]]:
         """Raises: StorageError, as all that follow."""
         raise self._refused()
 
-    def alerts_v2(self, matchers: Sequence[Matcher] = ()) -> list[dict[str, Any]]:
+    async def alerts_v2(self, matchers: Sequence[Matcher] = ()) -> list[dict[str, Any]]:
         """Raises."""
         raise self._refused()
 

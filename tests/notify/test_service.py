@@ -24,6 +24,7 @@ from exporter.notify.records import row_id
 from exporter.notify.service import AlertService
 from exporter.notify.silences import SilenceError, parse_rfc3339, rfc3339
 from exporter.web.alerts import AlertRoutes
+from tests.helpers.clock import FakeClock, settle
 from tests.helpers.peers import peer
 from tests.notify.stage import Rig, rule, running
 
@@ -51,7 +52,7 @@ async def test_the_list_says_when_it_is_sent_next_or_why_not(tmp_path: Path) -> 
         await rig.fire()
         await rig.dispatcher.handle(rig.stage.evaluate(rig.clock.now_ms(), {"Once": ["a"], "Again": ["a"]}))
         await rig.settle()
-        found = {one["labels"]["alertname"]: one for one in service(rig).alerts()}
+        found = {one["labels"]["alertname"]: one for one in await service(rig).alerts()}
         assert (found["Once"]["nextSendAt"], found["Once"]["why"]) == (None, "once per episode")
         assert found["Again"]["nextSendAt"] == rfc3339(rig.clock.now_ms() + 30 * 60_000)
         assert found["Again"]["outlook"][0]["receiver"] == "ops"
@@ -59,15 +60,29 @@ async def test_the_list_says_when_it_is_sent_next_or_why_not(tmp_path: Path) -> 
             rig.stage.evaluate(rig.clock.now_ms(), {"Once": ["a", "b"], "Again": ["a"]})
         )
         await rig.settle()
-        (b,) = service(rig).alerts(parse_matchers("instance=b"))
+        (b,) = await service(rig).alerts(parse_matchers("instance=b"))
         assert b["why"] == "on its way, 1 tries failed: HTTP 503"
+
+
+async def test_thousands_of_alerts_are_listed_in_steps(tmp_path: Path) -> None:
+    """Others run in between, and alerts that resolve meanwhile do no harm."""
+    async with running(tmp_path, [rule()]) as rig:
+        await rig.fire(*(f"a{number}" for number in range(1000)))
+        listing = asyncio.create_task(service(rig).alerts())
+        shown = asyncio.create_task(service(rig).alerts_v2())
+        await settle(3)
+        assert not listing.done()
+        await rig.dispatcher.handle(rig.stage.evaluate(rig.clock.now_ms(), ["a0"]))
+        assert len(await listing) == 1000
+        assert len(await shown) <= 1000
+        assert [one["labels"]["instance"] for one in await service(rig).alerts()] == ["a0"]
 
 
 async def test_acknowledge_and_resolve(tmp_path: Path) -> None:
     """By the episode's id or its row's; with a name; an unknown one is not found."""
     async with running(tmp_path, [rule(cooldown=1)]) as rig:
         await rig.fire("a", "b")
-        alerts = {one["labels"]["instance"]: one["id"] for one in service(rig).alerts()}
+        alerts = {one["labels"]["instance"]: one["id"] for one in await service(rig).alerts()}
         done = await service(rig).acknowledge(str(row_id(alerts["a"])), " ann ", "mine")
         assert (done["acknowledgedBy"], done["acknowledgeNotes"]) == ("ann", "mine")
         done = await service(rig).resolve(alerts["b"], "bob", "known")
@@ -94,8 +109,10 @@ async def test_a_silence_keeps_quiet_until_it_ends(tmp_path: Path) -> None:
         name = await service(rig).set_silence(silence(rig, 10))
         await rig.fire("a", "b")
         assert rig.ops.said == ["firing b"]
-        assert service(rig).alerts(parse_matchers("instance=a"))[0]["silencedBy"] == [name]
-        assert service(rig).alerts_v2(parse_matchers("instance=a"))[0]["status"]["state"] == "suppressed"
+        assert (await service(rig).alerts(parse_matchers("instance=a")))[0]["silencedBy"] == [name]
+        assert (await service(rig).alerts_v2(parse_matchers("instance=a")))[0]["status"][
+            "state"
+        ] == "suppressed"
         await rig.restart()
         await rig.fire("a", "b")
         await rig.minutes(10)
@@ -109,7 +126,7 @@ async def test_gauges_tell_what_is_quiet_and_which_silence_matches_nothing(tmp_p
     async with running(tmp_path, [rule()]) as rig:
         await service(rig).set_silence(silence(rig, 10))  # of instance a
         await rig.fire("b", "c")
-        acked = service(rig).alerts(parse_matchers("instance=b"))[0]["id"]
+        acked = (await service(rig).alerts(parse_matchers("instance=b")))[0]["id"]
         await service(rig).acknowledge(acked, "ann")
 
         async def shown() -> dict[str, float]:
@@ -194,8 +211,6 @@ class RealClockRig(Rig):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         import time
-
-        from tests.helpers.clock import FakeClock
 
         self.clock = FakeClock(time.time_ns() // 1_000_000)
 

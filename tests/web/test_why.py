@@ -211,7 +211,7 @@ async def test_who_keeps_it_quiet(there: World) -> None:
     assert rule["instances"][0]["quiet"].startswith("inhibited by {")
     there.judge.hold_series({'load{i="2"}': 5})
     await there.step(4)
-    (live,) = [one for one in alerts.alerts() if one["labels"]["alertname"] == "High"]
+    (live,) = [one for one in await alerts.alerts() if one["labels"]["alertname"] == "High"]
     await alerts.acknowledge(live["id"], "bob")
     (rule,) = (await there.ask(alert="High", match='i="1"'))["rules"]
     assert rule["instances"][0]["quiet"] == "acknowledged by bob"
