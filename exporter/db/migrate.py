@@ -17,7 +17,7 @@ import asyncpg
 
 from exporter.clock import Clock, SystemClock
 from exporter.db.pool import translated
-from exporter.db.sqltext import concurrent_index_name, split_statements
+from exporter.db.sqltext import concurrent_index_name, drops_concurrently, split_statements
 from exporter.errors import MigrationError, StorageError
 
 NO_TRANSACTION = "-- migrate: no transaction"
@@ -254,7 +254,8 @@ async def _apply(connection: Any, migration: Migration, clock: Clock) -> None:
 async def _apply_statement(connection: Any, statement: str, clock: Clock) -> None:
     index = concurrent_index_name(statement)
     if index is None:
-        await connection.execute(f"set lock_timeout = {_LOCK_TIMEOUT_MS}")
+        patient = drops_concurrently(statement)  # as below: it waits for others, and nobody for it
+        await connection.execute(f"set lock_timeout = {0 if patient else _LOCK_TIMEOUT_MS}")
         await _run(connection.execute, statement, clock)
         return
 

@@ -46,3 +46,11 @@ def concurrent_index_name(statement: str) -> str | None:
     """The index that a `create index concurrently if not exists` makes, None for other statements."""
     match = _CONCURRENTLY.match(statement)
     return match[1] if match else None
+
+
+_DROP: Final = re.compile(r"drop\s+index\s+concurrently\b", re.IGNORECASE)
+
+
+def drops_concurrently(statement: str) -> bool:
+    """Whether it is a `drop index concurrently`."""
+    return _DROP.match(statement) is not None

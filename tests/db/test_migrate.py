@@ -16,7 +16,7 @@ from exporter.db.migrate import (
     migration_status,
     read_migrations,
 )
-from exporter.db.sqltext import concurrent_index_name, split_statements
+from exporter.db.sqltext import concurrent_index_name, drops_concurrently, split_statements
 from exporter.errors import MigrationError, StorageError
 
 TABLES = {
@@ -290,3 +290,32 @@ def test_concurrent_builds_are_recognised() -> None:
     """The index name of a concurrent build, whatever the case and spacing; None for other statements."""
     assert concurrent_index_name("CREATE UNIQUE INDEX concurrently\n if not exists Abc on t (a)") == "Abc"
     assert concurrent_index_name("create index if not exists abc on t (a)") is None
+    assert drops_concurrently("Drop  index concurrently if exists i")
+    assert not drops_concurrently("drop index i")
+
+
+async def test_the_index_for_expiry_checks_is_replaced_beside_writers(database_url: str) -> None:
+    """A bare index gives way to the covering one while somebody's transaction on the table is open."""
+    sql = asset_dir("sql")
+    await migrate_up(database_url, sql)
+    await _execute(
+        database_url,
+        "drop index idx_btc_trades_expires_status; delete from quantum_schema_migrations where number = 16;"
+        "create index idx_btc_trades_expires_status on btc_trades (expires_at, status) "
+        "where status = 'ACTIVE'",
+    )
+    writer = await asyncpg.connect(database_url)
+    transaction = writer.transaction()
+    await transaction.start()
+    await writer.execute("insert into btc_trades (status) values ('HIT')")
+    migrating = asyncio.create_task(migrate_up(database_url, sql))
+    await asyncio.sleep(0.3)  # longer than any statement of ours would wait in front of a writer
+    await writer.execute("insert into btc_trades (status) values ('HIT')")
+    await transaction.commit()
+    assert [one.number for one in await migrating] == [16]
+    await writer.close()
+    assert await _fetch(
+        database_url,
+        "select c.relname, i.indnatts, i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid "
+        "where c.relname like 'idx_btc_trades_expires_status%'",
+    ) == [("idx_btc_trades_expires_status", 4, True)]
