@@ -100,7 +100,8 @@ class WorkerFile:
     """
 
     def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
-        self.lock = threading.Lock()
+        # may be taken again by a signal handler or a finalizer that counts while its thread counts
+        self.lock = threading.RLock()
         self._folder = folder
         self._now = now
         self._children: dict[Definition, dict[Row, _Child]] = {}

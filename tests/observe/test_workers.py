@@ -303,6 +303,16 @@ async def test_the_exposition_page_shows_all_processes(tmp_path: Path) -> None:
     other.close()
 
 
+def test_a_finalizer_may_count_while_its_thread_counts(tmp_path: Path) -> None:
+    """The garbage collector runs it in the middle of anything: no deadlock."""
+    registry = WorkerRegistry(tmp_path)
+    counter = Counter("c", "C.", ["l"], registry=registry)
+    with registry._file.lock:
+        counter.labels("x").inc()
+    assert page(registry)["c_total,l=x"] == 1
+    registry.close()
+
+
 def test_label_sets_that_a_monitor_expires(tmp_path: Path) -> None:
     """expire_idle works in a shared registry."""
 
