@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from exporter.births import mass_birth
 from exporter.clock import Clock
 from exporter.errors import QueryError, QueryErrorKind
 from exporter.model.found import Found
@@ -218,7 +219,7 @@ class LocalQueries:
         started = self._clock.monotonic()
         self._metrics.running.inc()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, find)
+            return await self._in_thread(find)
         finally:
             self._metrics.running.dec()
             self._metrics.kinds["labels"][0].observe(self._clock.monotonic() - started)
@@ -290,7 +291,7 @@ class LocalQueries:
             left_s = deadline_s - self._clock.monotonic()
             stop = _Stop()
             future = asyncio.get_running_loop().run_in_executor(
-                self._pool, lambda: evaluate(engine, left_s, stop)
+                self._pool, _undisturbed, lambda: evaluate(engine, left_s, stop)
             )
             # Nobody may wait any more, but the place is taken for as long as the thread works.
             freed = True
@@ -317,7 +318,7 @@ class LocalQueries:
             future.exception()  # of a query that nobody waits for: seen
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, _undisturbed, work)
 
     def _older_reads(self, ask: _Ask) -> list[Read]:
         if self._older is None:
@@ -336,6 +337,12 @@ class LocalQueries:
         except TimeoutError:
             raise QueryError("query timed out in expression evaluation", QueryErrorKind.TIMEOUT) from None
         return self._engine.over(source), warnings
+
+
+def _undisturbed(work: Callable[[], T]) -> T:
+    """The labels of a selection that nobody asked for yet are many objects, most of which stay."""
+    with mass_birth():
+        return work()
 
 
 def _warned(result: Result, warnings: tuple[str, ...]) -> Result:

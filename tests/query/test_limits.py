@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,9 @@ import aiohttp
 import pytest
 
 from exporter.errors import ConfigError, QueryError, QueryErrorKind
+from exporter.model.labels import Matcher
 from exporter.promql.matrix import StepMatrix
+from exporter.promql.source import Columns
 from exporter.query.local import Limits, LocalQueries
 from exporter.query.log import QueryLog
 from exporter.storage import MemoryStorage
@@ -110,6 +112,24 @@ async def test_cancelling_stops_the_evaluation(storage: MemoryStorage) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await until(lambda: running(queries) == 0, 1.0)
+    queries.close()
+
+
+async def test_no_collection_of_garbage_stops_the_event_loop_while_a_thread_works_on_labels() -> None:
+    """Python's collector walks every object and stops all threads meanwhile; it goes on after the query."""
+    seen = []
+
+    class Watched(MemoryStorage):
+        def newest(self, matchers: Sequence[Matcher], start_ms: int, end_ms: int) -> Columns:
+            seen.append(gc.isenabled())
+            return super().newest(matchers, start_ms, end_ms)
+
+    storage = Watched()
+    storage.append({"__name__": "up"}, 1000, 1.0)
+    queries = local_queries(storage)
+    assert (await queries.instant("up", 1000)).to_json()["result"]
+    assert seen == [False]
+    assert gc.isenabled()
     queries.close()
 
 
