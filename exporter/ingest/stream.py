@@ -190,16 +190,27 @@ class OpenMetricsStream:
         times: list[Int64s] = []
         values: list[Float64s] = []
         cells: list[Bytes] = []  # stamps of one form, not yet read
+        known, matched = self._times, 0  # how many lines from the start have the stamps of the run before
         while at < end:
             stop = self._cut(at, end, _PIECE)
             piece = self._data[at:stop]
             if not piece.endswith(b"\n"):
                 piece += b"\n"
+            at, start = stop, at
             stamps: Bytes | None = None
             try:
-                stamps, column = _columns(piece, head)
+                stamps, column = _columns(piece, head, known[0][matched:] if known else None)
             except ValueError:
-                ts_ms, column = self._lines(piece, at)
+                ts_ms, column = self._lines(piece, start)
+                stamps = None
+            else:
+                if known and stamps is None:
+                    matched += len(column)
+                    values.append(column)
+                    continue
+            if known and matched:
+                cells, matched = [known[0][:matched]], 0
+            known = None
             if cells and (stamps is None or not _of_one_form(cells[0], stamps)):
                 times.append(self._milliseconds(cells))
                 cells = []
@@ -208,8 +219,9 @@ class OpenMetricsStream:
             else:
                 cells.append(stamps)
             values.append(column)
-            at = stop
-        if cells:
+        if known and matched:
+            times.append(known[1] if matched == len(known[1]) else known[1][:matched])
+        elif cells:
             times.append(self._milliseconds(cells))
         if len(times) > 1:
             return np.concatenate(times), np.concatenate(values)
@@ -250,10 +262,11 @@ class OpenMetricsStream:
         return ExpositionError(Problem(message, self._file, line, 1))
 
 
-def _columns(piece: bytes, head: int) -> tuple[Bytes, Float64s]:
+def _columns(piece: bytes, head: int, known: Bytes | None) -> tuple[Bytes | None, Float64s]:
     """The stamps (lines, width) and the values of whole lines that all have a stamp of one form.
 
-    Lines of one length that follow each other are cut out of the piece as one array.
+    The stamps are None where they are the first of the `known` ones. Lines of one length that follow each
+    other are cut out of the piece as one array.
     Raises: ValueError where the lines are not alike enough.
     """
     data = np.frombuffer(piece, np.uint8)
@@ -261,7 +274,7 @@ def _columns(piece: bytes, head: int) -> tuple[Bytes, Float64s]:
     if not width or width > _MAX_STAMP + 1:
         raise ValueError("no timestamp")
     stamps, values = [], []
-    at = 0
+    at, done = 0, 0
     while at < len(data):
         size = piece.index(b"\n", at) + 1 - at
         value_end = size - width - 2
@@ -275,11 +288,17 @@ def _columns(piece: bytes, head: int) -> tuple[Bytes, Float64s]:
                 raise ValueError("no blank before the timestamp")
             stamp, column = lines[:, value_end + 1 : size - 1], read_block(lines[:, head:value_end])
             at += count * size
+        if known is not None and not np.array_equal(known[done : done + len(column)], stamp):
+            known = None
+        done += len(column)
         stamps.append(stamp)
         values.append(column)
+    together = values[0] if len(values) == 1 else np.concatenate(values)
+    if known is not None:
+        return None, together
     cells = np.concatenate(stamps)
     _check_stamps(cells)
-    return cells, values[0] if len(values) == 1 else np.concatenate(values)
+    return cells, together
 
 
 def _alike(data: Bytes, at: int, size: int) -> int:

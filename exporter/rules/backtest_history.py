@@ -36,13 +36,22 @@ class SamplesInMemory:
         for labels, ts_ms, values in runs:
             parts.setdefault(labels, []).append((ts_ms, values))
         times: dict[bytes, Int64s] = {}
+        same: dict[int, tuple[Int64s, Int64s]] = {}  # by id: an array that was looked at, what stands for it
         self._series: list[tuple[LabelSet, Int64s, Float64s]] = []
         self.first_ms, self.last_ms = 0, 0
         for labels in sorted(parts):
-            ts_ms, values = _joined(parts.pop(labels))
+            own = parts.pop(labels)
+            known = same.get(id(own[0][0])) if len(own) == 1 else None
+            if known is not None:
+                self._series.append((labels, known[1], own[0][1]))
+                continue
+            ts_ms, values = _joined(own)
             if not len(ts_ms):
                 continue
-            self._series.append((labels, times.setdefault(ts_ms.tobytes(), ts_ms), values))
+            kept = times.setdefault(ts_ms.tobytes(), ts_ms)
+            if ts_ms is own[0][0]:
+                same[id(ts_ms)] = ts_ms, kept
+            self._series.append((labels, kept, values))
             self.first_ms = min(self.first_ms or int(ts_ms[0]), int(ts_ms[0]))
             self.last_ms = max(self.last_ms, int(ts_ms[-1]))
 

@@ -123,7 +123,16 @@ def long_file(steps: int, odd: dict[int, str]) -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize("odd", [{}, {6000: " 1000091000.5"}, {5999: " 1000089970.0", 9999: " 1.1e9"}])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {},
+        {6000: " 1000091000.5"},
+        {5999: " 1000089970.0", 9999: " 1.1e9"},
+        {16000: " 1000089986"},
+        {16000: " 1000089985.5"},
+    ],
+)
 def test_a_long_series_is_read_in_pieces(odd: dict[int, str]) -> None:
     """What is read by columns and what line by line is put together in the order of the file."""
     lines = long_file(10_000, odd)
@@ -134,6 +143,24 @@ def test_a_long_series_is_read_in_pieces(odd: dict[int, str]) -> None:
         assert runs[name].ts_ms.tolist() == [round(float(stamp) * 1000) for *_, stamp in parts]
     if not odd:
         assert runs["a"].ts_ms is runs["b"].ts_ms
+
+
+@pytest.mark.parametrize(
+    "counts", [(9000, 9000, 9000), (9000, 500, 9000), (500, 9000, 9000), (9000, 8999, 9001)]
+)
+def test_series_of_equal_and_other_lengths(counts: tuple[int, ...]) -> None:
+    """Stamps that the series before had are taken over; shorter and longer series get their own."""
+    lines = [
+        f'm{{n="{n}",filler="{"x" * 90}"}} {at % 7 * n} {10**9 + 15 * at}'
+        for n, count in enumerate(counts)
+        for at in range(count)
+    ]
+    runs = list(OpenMetricsStream("\n".join([*lines, "# EOF"]).encode()))
+    for n, (run, count) in enumerate(zip(runs, counts, strict=True)):
+        assert run.ts_ms.tolist() == [1000 * (10**9 + 15 * at) for at in range(count)]
+        assert run.values.tolist() == [float(at % 7 * n) for at in range(count)]
+    if len(set(counts)) == 1:
+        assert runs[0].ts_ms is runs[2].ts_ms
 
 
 def test_stamps_change_their_form_between_pieces() -> None:
