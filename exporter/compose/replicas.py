@@ -22,6 +22,7 @@ from exporter.db.leader import CONNECT_S, LeaderSession, Replica
 from exporter.errors import StorageError
 from exporter.notify.office import Claim, acts
 from exporter.notify.records import Changes
+from exporter.notify.waiting import first_of
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +173,7 @@ class Replicas:
             while True:
                 self._poke.clear()
                 await self.step()
-                await self._pause(self._session.lease_s / _STEPS)
+                await first_of(self._poke.wait(), self._clock.sleep(self._session.lease_s / _STEPS))
         finally:
             if self._change is not None:
                 self._change.cancel()
@@ -253,18 +254,6 @@ class Replicas:
             self._allow()
             self._turn.wake()
         self._poke.set()
-
-    async def _pause(self, seconds: float) -> None:
-        waits = {
-            asyncio.ensure_future(self._poke.wait()),
-            asyncio.ensure_future(self._clock.sleep(seconds)),
-        }
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
 
     # -- changes --------------------------------------------------------------------------------------
 
