@@ -74,6 +74,26 @@ async def test_a_slot_granted_to_a_caller_that_is_cancelled_at_that_moment_goes_
     lease.release()
 
 
+async def test_a_slot_at_once_passes_neither_the_limit_nor_the_queue() -> None:
+    """Taken where it is free; not where callers wait, nor where a send must be on the disk first."""
+    clock = FakeClock()
+    gate = _gate(clock, LimitSpec("second", 1))
+    lease = gate.acquire_now(Priority.NORMAL)
+    assert lease is not None
+    lease.sent()
+    assert gate.acquire_now(Priority.HIGH) is None  # the limit
+    order: list[str] = []
+    tasks = [asyncio.create_task(_take(gate, order, name, Priority.LOW)) for name in "ab"]
+    await settle()
+    await clock.advance(1.1)
+    assert order == ["a"]
+    assert gate.acquire_now(Priority.HIGH) is None  # b waits
+    await clock.advance(10)
+    await asyncio.gather(*tasks)
+    assert gate.acquire_now(Priority.LOW) is not None
+    assert _gate(clock, LimitSpec("day", 100)).acquire_now(Priority.HIGH) is None
+
+
 async def test_a_deadline_before_the_next_slot_fails_at_once() -> None:
     """Nobody waits for a slot that cannot come in time; the error tells when it comes."""
     clock = FakeClock()
