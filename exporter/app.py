@@ -517,8 +517,9 @@ class App:
         """
         async with self._reloading:
             try:
-                config = self._options.reload_config()
-                groups = load_groups(config.rule_files)
+                # In a thread: very many rules take longer to read than the loop may wait.
+                config = await asyncio.to_thread(self._options.reload_config)
+                groups = await asyncio.to_thread(load_groups, config.rule_files)
             except InputError as error:
                 self._note_reload(ok=False)
                 log.error("the reload was refused, what ran goes on: %s", error)
