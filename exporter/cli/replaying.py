@@ -31,6 +31,7 @@ from exporter.errors import ConfigError, ExporterError, Problem, RuleFormatError
 from exporter.ingest.stream import OpenMetricsStream
 from exporter.model.durations import parse_duration
 from exporter.model.labels import LabelSet
+from exporter.model.rollups import Rollup
 from exporter.model.samples import SeriesBlock
 from exporter.rules.backtest import AlertReplay, Replay, ReplayOptions, reach_ms, replay
 from exporter.rules.backtest_history import SamplesInMemory
@@ -146,9 +147,17 @@ def run_replay(args: argparse.Namespace, rules: RuleFiles, span: Range, title: s
     if args.source != "postgres":
         raise ConfigError(f'--source: "{args.source}" is unknown (allowed: postgres, openmetrics:FILE)')
     with progress_bar(title) as report, StoredHistory(args, rules.groups) as history:
-        return replay(
+        replayed = replay(
             rules.groups, history, span.start_ms, span.end_ms, span.options, progress=_dated(span, report)
         )
+    if history.rolled_until_ms:
+        until = datetime.fromtimestamp((history.rolled_until_ms + 1) / 1000, UTC)
+        print(
+            f"quantum-exporter: warning: before {until:%Y-%m-%dT%H:%M:%SZ} samples are gone, five minutes "
+            "are their last value: what lasts minutes may not be seen, nor a rate over less than 10m",
+            file=sys.stderr,
+        )
+    return replayed
 
 
 def _dated(span: Range, report: Report, base: float = 0.0) -> Callable[[int], None]:
@@ -179,7 +188,10 @@ def progress_bar(title: str) -> Iterator[Report]:
 
 
 class StoredHistory:
-    """The sample store as the history of a replay; a context manager around the connection."""
+    """The sample store as the history of a replay; a context manager around the connection.
+
+    `rolled_until_ms`: up to where the samples read were gone, five minutes of them being one value; else 0.
+    """
 
     def __init__(self, args: argparse.Namespace, groups: Sequence[RuleGroup]) -> None:
         self._args = args
@@ -188,6 +200,7 @@ class StoredHistory:
         self._runner = asyncio.Runner()
         self._stack = contextlib.AsyncExitStack()
         self._history: History | None = None
+        self.rolled_until_ms = 0
 
     def __enter__(self) -> StoredHistory:
         self._runner.__enter__()
@@ -213,7 +226,9 @@ class StoredHistory:
         assert self._history is not None
         runs: dict[LabelSet, Any] = {}
         for matchers in self._selectors:
-            block = await self._history.read(matchers, start_ms, end_ms)
+            known = await self._history.remembered(matchers, start_ms, end_ms, (Rollup.LAST,))
+            self.rolled_until_ms = max(self.rolled_until_ms, known.rolled_until_ms or 0)
+            block = known.of(Rollup.LAST)
             bounds = block.offsets.tolist()
             for place, labels in enumerate(block.labels):
                 if labels not in runs and self._wanted(labels):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from exporter.cli import main
+from exporter.clock import SystemClock
+from exporter.db.metrics import PackingMetrics
+from exporter.db.packing import Packing
+from exporter.db.pool import Database
 from tests.cli.history import END_S, START_S, write_history
 
 
@@ -26,6 +32,32 @@ def test_imported_history_is_replayed(
     assert main([*common, "-o", "json", "--database", migrated_url]) == 0
     assert json.loads(capsys.readouterr().out) == of_file
     assert sum(len(alert["episodes"]) for alert in of_file["alerts"]) == 7
+
+
+@pytest.mark.postgres
+def test_a_replay_of_five_minute_history_says_so(
+    tmp_path: Path, migrated_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Days whose samples are gone are replayed from the last value of each five minutes, with a warning."""
+
+    async def age() -> None:
+        database = Database(migrated_url, SystemClock())
+        await Packing(database, PackingMetrics(CollectorRegistry()), SystemClock()).pack()
+        async with database.acquire() as connection:
+            await connection.execute("drop table quantum_chunks_20231114, quantum_chunks_20231115")
+        await database.close()
+
+    path = write_history(tmp_path)
+    assert main(["import", "openmetrics", str(path), "--database", migrated_url]) == 0
+    common = ["backtest", "--rules", str(tmp_path / "rules.yml"), "--from", str(START_S), "--to", str(END_S)]
+    assert main([*common, "-o", "json", "--database", migrated_url]) == 0
+    assert capsys.readouterr().err == ""
+    asyncio.run(age())
+    assert main([*common, "-o", "json", "--database", migrated_url]) == 0
+    shown = capsys.readouterr()
+    assert "warning: before 2023-11-15T22:10:00Z samples are gone" in shown.err
+    episodes = {alert["alert"]: len(alert["episodes"]) for alert in json.loads(shown.out)["alerts"]}
+    assert episodes["High"] == 6  # half an hour is long enough to be seen
 
 
 @pytest.mark.postgres
