@@ -2,7 +2,7 @@
 
 A commit is one transaction, whole rows upserted by key, so that writing the same changes twice does no harm.
 `record` columns hold what is read back; the other columns are for people and SQL. Rows are sent as arrays,
-500 of them for a round trip.
+100 of them for a round trip.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any, Protocol
 
 from exporter.db.pool import Purpose
@@ -21,6 +20,7 @@ from exporter.errors import StorageError
 from exporter.notify.episodes import EVALUATOR
 from exporter.notify.message import episode_message, episode_title
 from exporter.notify.records import Changes, Episode, Notification, Silence, Status, fingerprint, row_id
+from exporter.notify.steps import Steps, sliced
 from exporter.rules.cooldown import Gate
 from exporter.rules.cooldown import from_record as gate_from_record
 from exporter.rules.model import digest
@@ -28,8 +28,6 @@ from exporter.rules.model import digest
 TAKEN_OVER = "taken over"  # how an episode ended whose replica lost the lead before it could record it
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RECENT_LIMIT = 20_000
-_LARGE = 100  # rows from which they are made in a thread
-_ROWS_AT_ONCE = 500
 
 _EPISODES = """
 insert into system_alerts as old (
@@ -203,8 +201,7 @@ class PostgresAlertStore:
 
         Raises: WriteError, and then nothing is written.
         """
-        large = len(changes) > _LARGE
-        statements = await asyncio.to_thread(_statements, changes) if large else _statements(changes)
+        statements = await _statements(changes)
         async with self._leader.acquire(Purpose.WRITE) as connection:
             await _or_abort(connection, _execute(connection, statements))
 
@@ -215,7 +212,8 @@ class PostgresAlertStore:
 
         Raises: WriteError, and then nothing is written.
         """
-        statements = [(_keeping(sql), columns) for sql, columns in _statements(_history_of(changes))]
+        made = await _statements(_history_of(changes))
+        statements = [(_keeping(sql), columns) for sql, columns in made]
         async with self._database.acquire(Purpose.WRITE) as connection:
             await _or_abort(connection, _execute(connection, statements))
 
@@ -399,30 +397,34 @@ def _silence_row(silence: Silence, record: str) -> tuple[Any, ...]:
 _Statement = tuple[str, list[list[Any]]]
 
 
-def _statements(changes: Changes) -> list[_Statement]:
-    """What a commit executes; tables and rows always in one order, so that two writers cannot deadlock. Each
-    statement has so few rows that turning them into the server's format holds nobody up."""
+async def _statements(changes: Changes) -> list[_Statement]:
+    """What a commit executes; others run while many rows are made."""
     found: list[_Statement] = []
-    texts = changes.texts()
-
-    def add(sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        source = iter(rows)
-        while some := list(islice(source, _ROWS_AT_ONCE)):
-            found.append((sql, [list(column) for column in zip(*some, strict=True)]))
-
-    episodes = changes.episodes
-    add(_EPISODES, (_episode_row(episodes[key], texts.episodes[key]) for key in sorted(episodes)))
-    gates = [(key, changes.gates[key]) for key in sorted(changes.gates)]
-    add(_GATES, (_gate_row(gate, texts.gates[key]) for key, gate in gates if gate is not None))
-    add(_DELETE_GATES, ((digest(key),) for key, gate in gates if gate is None))
-    sent = changes.notifications
-    add(_NOTIFICATIONS, (_notification_row(sent[key], texts.notifications[key]) for key in sorted(sent)))
-    instances = [(*key, changes.instances[key]) for key in sorted(changes.instances)]
-    add(_INSTANCES, ((_clean(rule), mark, text) for rule, mark, text in instances if text is not None))
-    add(_DELETE_INSTANCES, ((_clean(rule), mark) for rule, mark, text in instances if text is None))
-    silences = changes.silences
-    add(_SILENCES, (_silence_row(silences[key], texts.silences[key]) for key in sorted(silences)))
+    for _ in _make_statements(changes, found):
+        await asyncio.sleep(0)
     return found
+
+
+def _make_statements(changes: Changes, found: list[_Statement]) -> Steps[None]:
+    """Add the statements of a commit; tables and rows always in one order, so that two writers cannot
+    deadlock. Each statement has so few rows that turning them into the server's format holds nobody up."""
+    texts = yield from changes.text_steps()
+    episodes, sent, silences = changes.episodes, changes.notifications, changes.silences
+    gates = [(key, changes.gates[key]) for key in sorted(changes.gates)]
+    instances = [(*key, changes.instances[key]) for key in sorted(changes.instances)]
+    tables: tuple[tuple[str, Iterable[Sequence[Any]]], ...] = (
+        (_EPISODES, (_episode_row(episodes[key], texts.episodes[key]) for key in sorted(episodes))),
+        (_GATES, (_gate_row(gate, texts.gates[key]) for key, gate in gates if gate is not None)),
+        (_DELETE_GATES, ((digest(key),) for key, gate in gates if gate is None)),
+        (_NOTIFICATIONS, (_notification_row(sent[key], texts.notifications[key]) for key in sorted(sent))),
+        (_INSTANCES, ((_clean(rule), mark, text) for rule, mark, text in instances if text is not None)),
+        (_DELETE_INSTANCES, ((_clean(rule), mark) for rule, mark, text in instances if text is None)),
+        (_SILENCES, (_silence_row(silences[key], texts.silences[key]) for key in sorted(silences))),
+    )
+    for sql, rows in tables:
+        for some in sliced(rows):
+            found.append((sql, [list(column) for column in zip(*some, strict=True)]))
+            yield
 
 
 def _gate_row(gate: Gate, record: str) -> tuple[Any, ...]:

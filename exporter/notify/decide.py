@@ -176,11 +176,10 @@ class Decider:
     def emit(self, units: Iterable[Unit], now_ms: int) -> None:
         """Make the notifications of the units, queue them and hand them out."""
         for unit in units:
-            for notification in unit.notifications(now_ms):
-                numbered = replace(notification, seq=self.queued.last_seq + 1)
-                self.queued.add(numbered)
-                self._outcome.changes.notifications[numbered.id] = numbered
-                self._outcome.notifications.append(numbered)
+            for notification in unit.notifications(now_ms, self.queued.last_seq + 1):
+                self.queued.add(notification)
+                self._outcome.changes.notifications[notification.id] = notification
+                self._outcome.notifications.append(notification)
 
     def release(self, episode_ids: Iterable[str]) -> None:
         """Forget episodes that are over and of which nothing more will be told."""

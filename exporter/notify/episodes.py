@@ -168,7 +168,7 @@ class EpisodeTable:
 
     def leaving(self, labels: LabelSet) -> LabelSet:
         """The labels under which an instance with these labels leaves."""
-        return self._external.merged(labels)
+        return self._external.merged(labels) if self._external else labels
 
     def count_delivery(self, episode_ids: Iterable[str], now_ms: int) -> None:
         """A notification of these has arrived."""

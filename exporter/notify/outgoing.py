@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,8 +26,10 @@ class Unit:
     group_labels: LabelSet
     entries: list[tuple[Slot, NotifiedAlert]] = field(default_factory=list)
 
-    def notifications(self, now_ms: int) -> Iterator[Notification]:
-        """Its notifications: cut between slots, since a slot leaves whole; a larger slot is truncated."""
+    def notifications(self, now_ms: int, first_seq: int) -> Iterator[Notification]:
+        """Its notifications, numbered from `first_seq` on: cut between slots, since a slot leaves whole; a
+        larger slot is truncated."""
+        numbers = itertools.count(first_seq)
         by_slot: dict[Slot, list[NotifiedAlert]] = {}
         for slot, alert in self.entries:
             by_slot.setdefault(slot, []).append(alert)
@@ -34,15 +37,15 @@ class Unit:
         alerts: list[NotifiedAlert] = []
         for slot, found in by_slot.items():
             if alerts and len(alerts) + len(found) > MAX_ALERTS_PER_NOTIFICATION:
-                yield self._notification(slots, alerts, now_ms)
+                yield self._notification(slots, alerts, now_ms, next(numbers))
                 slots, alerts = [], []
             slots.append(slot)
             alerts.extend(found)
         if alerts:
-            yield self._notification(slots, alerts, now_ms)
+            yield self._notification(slots, alerts, now_ms, next(numbers))
 
     def _notification(
-        self, slots: Sequence[Slot], alerts: Sequence[NotifiedAlert], now_ms: int
+        self, slots: Sequence[Slot], alerts: Sequence[NotifiedAlert], now_ms: int, seq: int
     ) -> Notification:
         return Notification(
             id=digest("|".join(sorted(slot for _, slot in slots))),
@@ -55,6 +58,7 @@ class Unit:
             group_labels=self.group_labels,
             truncated=max(0, len(alerts) - MAX_ALERTS_PER_NOTIFICATION),
             created_at_ms=now_ms,
+            seq=seq,
         )
 
 

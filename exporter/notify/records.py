@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
@@ -16,6 +16,7 @@ from operator import attrgetter
 from typing import Any
 
 from exporter.model.labels import EMPTY_LABELS, LabelSet, Matcher, MatchOp
+from exporter.notify.steps import Steps, finish, sliced
 from exporter.rules.cooldown import Gate
 from exporter.rules.cooldown import from_record as gate_from_record
 from exporter.rules.cooldown import to_record as gate_to_record
@@ -237,10 +238,10 @@ class Silence:
 class RowTexts:
     """The JSON of rows by key; `null` where the row is deleted."""
 
-    episodes: Mapping[str, str]
-    gates: Mapping[str, str]
-    notifications: Mapping[str, str]
-    silences: Mapping[str, str]
+    episodes: dict[str, str]
+    gates: dict[str, str]
+    notifications: dict[str, str]
+    silences: dict[str, str]
 
 
 @dataclass(slots=True)
@@ -278,15 +279,24 @@ class Changes:
         self._texts = None
 
     def texts(self) -> RowTexts:
-        """The JSON of every row: made once, for the tables and the journal. Rows may be many: each is made by
-        itself, so that a thread that makes them holds up no other."""
+        """The JSON of every row, made once: for the tables and the journal."""
+        return finish(self.text_steps())
+
+    def text_steps(self) -> Steps[RowTexts]:
+        """The same, made in steps: rows may be many."""
         if self._texts is None:
-            self._texts = RowTexts(
-                {key: dumps(one.to_record()) for key, one in self.episodes.items()},
-                {key: dumps(one and gate_to_record(one)) for key, one in self.gates.items()},
-                {key: dumps(one.to_record()) for key, one in self.notifications.items()},
-                {key: dumps(one.to_record()) for key, one in self.silences.items()},
+            made = RowTexts({}, {}, {}, {})
+            kinds: Sequence[tuple[dict[str, str], Iterable[tuple[str, Any]], Callable[[Any], Any]]] = (
+                (made.episodes, self.episodes.items(), Episode.to_record),
+                (made.gates, self.gates.items(), lambda gate: gate and gate_to_record(gate)),
+                (made.notifications, self.notifications.items(), Notification.to_record),
+                (made.silences, self.silences.items(), Silence.to_record),
             )
+            for texts, rows, record_of in kinds:
+                for some in sliced(rows):
+                    texts.update((key, dumps(record_of(one))) for key, one in some)
+                    yield
+            self._texts = made
         return self._texts
 
     def to_json(self) -> str:
@@ -334,7 +344,7 @@ def _record(value: object) -> dict[str, Any]:
     record: dict[str, Any] = dict(zip(names, read(value), strict=True))
     for name, content in record.items():
         kind = type(content)
-        if kind is str or kind is int:
+        if kind in _PLAIN:
             continue
         if kind is float:
             record[name] = repr(content)
@@ -343,6 +353,9 @@ def _record(value: object) -> dict[str, Any]:
         elif isinstance(content, Mapping):
             record[name] = dict(content)
     return record
+
+
+_PLAIN = frozenset({str, int, bool, tuple, type(None)})
 
 
 @lru_cache(maxsize=16)

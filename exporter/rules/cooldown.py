@@ -203,16 +203,10 @@ def delivered(gate: Gate, slot: str, at_ms: int) -> tuple[Gate, tuple[NotifyDeci
                 )
             )
         else:
-            episodes[episode] = replace(
-                note, delivered=note.delivered + 1, failures=0, retry_at_ms=0, counted=False
-            )
-    gate = replace(
-        gate,
-        armed_at_ms=max(gate.armed_at_ms, at_ms),
-        suppressed=suppressed,
-        episodes=episodes,
-        flights=tuple(one for one in gate.flights if one is not flight),
-    )
+            episodes[episode] = EpisodeNote(note.sends, note.delivered + 1)
+    armed_at_ms = max(gate.armed_at_ms, at_ms)
+    flights = tuple(one for one in gate.flights if one is not flight)
+    gate = Gate(gate.key, gate.cooldown_ms, armed_at_ms, suppressed, gate.held_at_ms, episodes, flights)
     return gate, tuple(decisions)
 
 
