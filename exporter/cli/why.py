@@ -161,12 +161,12 @@ def _instance(one: Mapping[str, Any], *, brief: bool) -> Iterator[str]:
     if one["tree"] and not brief:
         yield from _tree(one["tree"], "    ")
     if one["state"] == "pending":
-        yield f"    pending since {_when(one['activeAt'])}, {_span(one['forLeft'])} of `for` left"
+        yield f"    pending since {_when(one['activeAt'])}, {_span(round(one['forLeft']))} of `for` left"
     elif one["state"] == "firing":
         worst = f", value {one['value']}, peak {one['peak']}" if one.get("value") else ""
         yield f"    firing since {_when(one['firedAt'])} (active since {_when(one['activeAt'])}){worst}"
     if one["held"]:
-        left = f", {_span(one['keepFiringLeft'])} left" if one.get("keepFiringLeft") else ""
+        left = f", {_span(round(one['keepFiringLeft']))} left" if one.get("keepFiringLeft") else ""
         yield f"    held: {one['held']}{left}"
     if one["quiet"]:
         yield f"    quiet: {one['quiet']}"

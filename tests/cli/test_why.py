@@ -152,7 +152,7 @@ def test_of_many_inactive_ones_the_closest_is_taken_apart() -> None:
 
 def test_states_in_words() -> None:
     """Pending with what is left, firing with its values, what holds it, who keeps it quiet."""
-    pending = {**INSTANCE, "state": "pending", "activeAt": "2026-01-31T11:59:05Z", "forLeft": 60}
+    pending = {**INSTANCE, "state": "pending", "activeAt": "2026-01-31T11:59:05Z", "forLeft": 59.754}
     firing = {
         **INSTANCE,
         "state": "firing", "firedAt": "2026-01-31T11:59:05Z", "activeAt": "2026-01-31T11:58:05Z",
