@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,7 +19,16 @@ from exporter.db.pool import Purpose
 from exporter.errors import StorageError
 from exporter.notify.episodes import EVALUATOR
 from exporter.notify.message import episode_message, episode_title
-from exporter.notify.records import Changes, Episode, Notification, Silence, Status, fingerprint, row_id
+from exporter.notify.records import (
+    Changes,
+    Episode,
+    Notification,
+    RowTexts,
+    Silence,
+    Status,
+    fingerprint,
+    row_id,
+)
 from exporter.notify.steps import Steps, sliced
 from exporter.rules.cooldown import Gate
 from exporter.rules.cooldown import from_record as gate_from_record
@@ -406,25 +415,28 @@ async def _statements(changes: Changes) -> list[_Statement]:
 
 
 def _make_statements(changes: Changes, found: list[_Statement]) -> Steps[None]:
-    """Add the statements of a commit; tables and rows always in one order, so that two writers cannot
-    deadlock. Each statement has so few rows that turning them into the server's format holds nobody up."""
+    """Add the statements of a commit, each of so few rows that turning them into the server's format holds
+    nobody up."""
     texts = yield from changes.text_steps()
-    episodes, sent, silences = changes.episodes, changes.notifications, changes.silences
-    gates = [(key, changes.gates[key]) for key in sorted(changes.gates)]
-    instances = [(*key, changes.instances[key]) for key in sorted(changes.instances)]
-    tables: tuple[tuple[str, Iterable[Sequence[Any]]], ...] = (
-        (_EPISODES, (_episode_row(episodes[key], texts.episodes[key]) for key in sorted(episodes))),
-        (_GATES, (_gate_row(gate, texts.gates[key]) for key, gate in gates if gate is not None)),
-        (_DELETE_GATES, ((digest(key),) for key, gate in gates if gate is None)),
-        (_NOTIFICATIONS, (_notification_row(sent[key], texts.notifications[key]) for key in sorted(sent))),
-        (_INSTANCES, ((_clean(rule), mark, text) for rule, mark, text in instances if text is not None)),
-        (_DELETE_INSTANCES, ((_clean(rule), mark) for rule, mark, text in instances if text is None)),
-        (_SILENCES, (_silence_row(silences[key], texts.silences[key]) for key in sorted(silences))),
-    )
-    for sql, rows in tables:
+    for sql, rows in _rows(changes, texts):
         for some in sliced(rows):
             found.append((sql, [list(column) for column in zip(*some, strict=True)]))
             yield
+
+
+def _rows(changes: Changes, texts: RowTexts) -> Iterator[tuple[str, Iterable[Sequence[Any]]]]:
+    """The rows of a commit; tables and rows always in one order, so that two writers cannot deadlock."""
+    episodes, gates, sent = changes.episodes, changes.gates, changes.notifications
+    instances, silences = changes.instances, changes.silences
+    yield _EPISODES, (_episode_row(episodes[key], texts.episodes[key]) for key in sorted(episodes))
+    kept = sorted(key for key, gate in gates.items() if gate is not None)
+    yield _GATES, (_gate_row(gate, texts.gates[key]) for key in kept if (gate := gates[key]))
+    yield _DELETE_GATES, ((digest(key),) for key in sorted(gates.keys() - kept))
+    yield _NOTIFICATIONS, (_notification_row(sent[key], texts.notifications[key]) for key in sorted(sent))
+    held = sorted(key for key, text in instances.items() if text is not None)
+    yield _INSTANCES, ((_clean(rule), mark, instances[rule, mark]) for rule, mark in held)
+    yield _DELETE_INSTANCES, ((_clean(rule), mark) for rule, mark in sorted(instances.keys() - held))
+    yield _SILENCES, (_silence_row(silences[key], texts.silences[key]) for key in sorted(silences))
 
 
 def _gate_row(gate: Gate, record: str) -> tuple[Any, ...]:

@@ -29,7 +29,7 @@ from exporter.rules.model import AlertingRule
 
 Link = Callable[[AlertingRule], str]
 Units = dict[tuple[str, ...], Unit]
-_SORTED_AT_ONCE = 2_000
+_SORTED_AT_ONCE = 1_000
 _KEPT_ANNOTATION = 16_000  # characters of one annotation in a notification
 
 
@@ -123,7 +123,7 @@ class Decider:
         """
         self._ending.update(ended)
         inputs: dict[str, _GateInput] = {}
-        for some in sliced(self._in_order(episode_ids)):
+        for some in sliced((yield from self._in_order(episode_ids))):
             for episode_id in some:
                 self._add_firing(inputs, episode_id, now_ms)
             yield
@@ -200,7 +200,7 @@ class Decider:
 
     # inside
 
-    def _in_order(self, episode_ids: Iterable[str]) -> Iterator[str]:
+    def _in_order(self, episode_ids: Iterable[str]) -> Steps[Iterator[str]]:
         """Those that fire, by their labels; sorted in parts, so that none of them takes long."""
         firing = self._episodes.firing
 
@@ -208,7 +208,10 @@ class Decider:
             return firing[episode_id].labels.pairs
 
         chosen = (one for one in episode_ids if one in firing)
-        parts = [sorted(part, key=place) for part in sliced(chosen, _SORTED_AT_ONCE)]
+        parts = []
+        for part in sliced(chosen, _SORTED_AT_ONCE):
+            parts.append(sorted(part, key=place))
+            yield
         return heapq.merge(*parts, key=place)
 
     def _add_ended(self, inputs: dict[str, _GateInput], episode_id: str) -> None:

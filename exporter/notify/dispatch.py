@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 TICK_S = 1.0
 _HOUSEKEEPING_TICKS = 60
 _CENSUS_TICKS = 15
+_SHOWN_AT_ONCE = 1000
 _MANY = 100  # queued notifications from which deliveries are recorded at this pause
 _LINGER_S = 0.05
 
@@ -131,7 +132,7 @@ class Dispatcher:
     async def handle(self, evaluation: GroupEvaluation) -> None:
         """Take in one evaluation; returns as soon as it is decided, the rest goes on in the background."""
         await self._decide(lambda: self.book.evaluate(evaluation, self._clock.now_ms()))
-        self._show(evaluation)
+        await self._show(evaluation)
 
     async def tick(self) -> None:
         """Decide what has fallen due."""
@@ -351,18 +352,21 @@ class Dispatcher:
         """Everything live; None in the middle of a decision."""
         return None if self._deciding.locked() else self.book.snapshot()
 
-    def _show(self, evaluation: GroupEvaluation) -> None:
+    async def _show(self, evaluation: GroupEvaluation) -> None:
         """Set the gauges of the rules' instances."""
         for found in evaluation.rules:
             rule = found.rule
             if not isinstance(rule, AlertingRule):
                 continue
             counts = {(rule.name, rule.severity, state): 0 for state in ("pending", "firing")}
-            for instance in found.active:
-                if instance.state is AlertState.INACTIVE:
-                    continue
-                key = (rule.name, instance.severity, instance.state.text)
-                counts[key] = counts.get(key, 0) + 1
+            for some in sliced(found.active, _SHOWN_AT_ONCE):
+                for instance in some:
+                    if instance.state is AlertState.INACTIVE:
+                        continue
+                    key = (rule.name, instance.severity, instance.state.text)
+                    counts[key] = counts.get(key, 0) + 1
+                if len(some) == _SHOWN_AT_ONCE:
+                    await asyncio.sleep(0)
             before = self._seen_alerts.get(rule.key, set())
             self._seen_alerts[rule.key] = before | counts.keys()
             for labels in self._seen_alerts[rule.key]:

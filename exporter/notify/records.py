@@ -23,6 +23,7 @@ from exporter.rules.cooldown import to_record as gate_to_record
 
 InstanceKey = tuple[str, str]  # rule key, fingerprint
 dumps = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_TEXTS_AT_ONCE = 5  # a notification may have 200 alerts
 _NAMESPACE = uuid.UUID("6f2f7a0e-6f0f-5d8e-9d0b-1f3f5f0c7a11")
 
 
@@ -293,7 +294,7 @@ class Changes:
                 (made.silences, self.silences.items(), Silence.to_record),
             )
             for texts, rows, record_of in kinds:
-                for some in sliced(rows):
+                for some in sliced(rows, _TEXTS_AT_ONCE):
                     texts.update((key, dumps(record_of(one))) for key, one in some)
                     yield
             self._texts = made
