@@ -108,7 +108,7 @@ async def test_between_turns_nothing_is_shown_or_sent(migrated_url: str, tmp_pat
         await a.notifying.handle(stage.evaluate(1_700_000_015_000, ["x", "y"]))
         assert len(await a.notifying.service.find()) == 1
         with pytest.raises(StorageError, match="another notifies"):
-            a.notifying.service.alerts()
+            await a.notifying.service.alerts()
         assert len(got) == tries
 
 
