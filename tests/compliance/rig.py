@@ -99,7 +99,7 @@ class Rig:
 
     async def _hand_on(self, evaluation: GroupEvaluation) -> None:
         self.evaluations.append(evaluation)
-        self.alertmanagers.handle(evaluation)
+        await self.alertmanagers.handle(evaluation)
 
     def _fail(self, component: str, error: BaseException) -> None:
         raise AssertionError(component) from error
