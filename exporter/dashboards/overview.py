@@ -152,7 +152,10 @@ def _platform() -> Sequence[Panel]:
         active_trades(),
         lines(
             "Upstream calls by outcome",
-            prom("60 * sum by (outcome) (rate(quantum_api_requests_total[$__rate_interval]))", "{{outcome}}"),
+            prom(
+                "60 * sum by (outcome) (rate(quantum_api_requests_total[$__rate_interval])) > 0",
+                "{{outcome}}",
+            ),
             "Calls per minute. Anything but success is an error; its name says which.",
             "short",
             stacked=True,

@@ -182,7 +182,7 @@ def _latency() -> Sequence[Panel]:
 
 def _errors() -> Sequence[Panel]:
     failed = f'quantum_api_requests_total{{{_OF},outcome!="success"}}'
-    kinds = f"60 * sum by (outcome) (rate({failed}[$__rate_interval]))"
+    kinds = f"60 * sum by (outcome) (rate({failed}[$__rate_interval])) > 0"
     calls = f"60 * sum by (provider) (rate(quantum_api_requests_total{{{_OF}}}[$__rate_interval]))"
     return (
         lines(
