@@ -26,7 +26,7 @@ acceptance: $(VENV)/.installed-test
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-# Draws what README and docs show, from a demo in which some things go wrong; a quarter of an hour long.
+# Draws what README and docs show, from a demo in which some things go wrong; ten minutes long.
 pictures: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pictures]'
 	$(BIN)/python -m tests.acceptance.pictures $(ARGS)

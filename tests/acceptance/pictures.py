@@ -48,23 +48,21 @@ collect: {{targets: [{{job_name: node, static_configs: [{{targets: ["127.0.0.1:{
 """
 # minute, what happens
 STORY: Sequence[tuple[float, str, dict[str, object]]] = (
-    (1.5, "faults", {"provider": "kraken", "kind": "latency", "latency_ms": 700, "ratio": 0.6}),
-    (3.0, "clear", {}),
-    (3.5, "faults", {"provider": "kraken", "kind": "status_500", "ratio": 0.7}),
-    (4.5, "scenarios", {"name": "quality_drop", "on": True}),
+    (1.0, "faults", {"provider": "kraken", "kind": "latency", "latency_ms": 700, "ratio": 0.6}),
+    (2.0, "clear", {}),
+    (2.2, "faults", {"provider": "kraken", "kind": "status_500", "ratio": 0.7}),
+    (2.8, "scenarios", {"name": "quality_drop", "on": True}),
+    (3.2, "clear", {}),
+    (3.4, "scenarios", {"name": "anomaly_spike", "on": True}),
+    (4.0, "scenarios", {"name": "quality_drop", "on": False}),
+    (4.2, "faults", {"provider": "coingecko", "kind": "rate_limit_429", "ratio": 0.6, "retry_after_s": 10}),
+    (4.6, "scenarios", {"name": "anomaly_spike", "on": False}),
     (5.0, "clear", {}),
-    (6.0, "scenarios", {"name": "anomaly_spike", "on": True}),
-    (6.5, "scenarios", {"name": "quality_drop", "on": False}),
-    (7.0, "faults", {"provider": "coingecko", "kind": "rate_limit_429", "ratio": 0.6, "retry_after_s": 10}),
-    (8.0, "scenarios", {"name": "anomaly_spike", "on": False}),
-    (8.5, "clear", {}),
-    (9.0, "scenarios", {"name": "suspend", "on": True}),
-    (9.5, "scenarios", {"name": "suspend", "on": False}),
-    (11.0, "faults", {"provider": "blockchain", "kind": "latency", "latency_ms": 1500, "ratio": 0.7}),
-    (12.0, "clear", {}),
-    (13.5, "faults", {"provider": "kraken", "kind": "status_500", "ratio": 0.7}),
+    (5.2, "faults", {"provider": "blockchain", "kind": "latency", "latency_ms": 1500, "ratio": 0.7}),
+    (6.0, "clear", {}),
+    (6.8, "faults", {"provider": "kraken", "kind": "status_500", "ratio": 0.7}),
 )
-MINUTES = 15.5
+MINUTES = 8
 COLUMNS, SIZE = 118, 14
 
 
@@ -110,14 +108,14 @@ def play(program: Program, began: float) -> None:
 
 def draw(program: Program, folder: Path) -> None:
     """Every picture, by the commands that a user has."""
-    sources = ["--url", program.base, "--database", database_url(program), "--period", f"{MINUTES:g}m"]
+    sources = ["--url", program.base, "--database", database_url(program), "--period", f"{MINUTES}m"]
     command("draw", *sources, "--folder", folder)
     command(
         "draw", *sources, "--folder", folder / "dark", "--theme", "dark", "grafana/dashboards/overview.json"
     )
     command(
         "backtest", "--rules", "rules/apis.yml", "rules/feeds.yml", "rules/trading.yml", "rules/pipeline.yml",
-        "--from", f"{MINUTES:g}m", "--interval", "5s", "--database", database_url(program),
+        "--from", f"{MINUTES}m", "--interval", "5s", "--database", database_url(program),
         "-o", "png", "--file", folder / "backtest.png",
     )  # fmt: skip
     words = ["why", "ApiReliabilityLow", "--labels", 'provider="kraken"', "--url", program.base]
