@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ _EVERY_S = 3600.0
 _RETRY_S = 60.0
 _LOCK_TIMEOUT = "100ms"  # whoever waits for a lock makes others wait behind it
 _ATTEMPTS = 5
+_LOCK_KEY = 1_903_522_168  # of advisory locks, one for each thing that only one replica does
 _OLD = """
 select partition::text as name from quantum_day_partitions_before($1::text::regclass, $2::date)
 """
@@ -99,12 +101,15 @@ class Retention:
             await self._clock.sleep(_RETRY_S if report.busy else _EVERY_S)
 
     async def apply(self) -> RetentionReport:
-        """One run. Raises: StorageError where the database does not answer."""
+        """One run; the partitions are left to another replica that is at them.
+
+        Raises: StorageError where the database does not answer.
+        """
         now_ms = self._clock.now_ms()
         dropped: list[str] = []
         busy: list[str] = []
-        async with self._database.acquire(Purpose.MAINTAIN) as connection:
-            for table in self._kept_ms:
+        async with self._database.acquire(Purpose.MAINTAIN) as connection, _alone(connection) as alone:
+            for table in self._kept_ms if alone else ():
                 await self._apply_to(connection, table, now_ms, dropped, busy)
         removed = 0
         if self._prune_alerts is not None:
@@ -158,3 +163,14 @@ class Retention:
             else:
                 return True
         return False
+
+
+@contextlib.asynccontextmanager
+async def _alone(connection: Any) -> AsyncIterator[bool]:
+    """Whether no other replica drops partitions now. A lock of the session, for detaching commits midway."""
+    taken = await connection.fetchval("select pg_try_advisory_lock($1)", _LOCK_KEY)
+    try:
+        yield bool(taken)
+    finally:
+        if taken and not connection.is_closed():
+            await connection.execute(f"select pg_advisory_unlock({_LOCK_KEY})")
