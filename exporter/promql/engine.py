@@ -23,7 +23,7 @@ from exporter.promql.matrix import (
 )
 from exporter.promql.memo import EvaluationMemo, Observer
 from exporter.promql.parse import parse_expr
-from exporter.promql.plan import Node, Read, reads
+from exporter.promql.plan import Node, Read, most_steps, reads
 from exporter.promql.planner import Keys, Planner
 from exporter.promql.read import Reader, column_reader, flattened, newest_reader
 from exporter.promql.source import RollupSource, SeriesSource, SizedSource
@@ -132,9 +132,10 @@ class Engine:
         if self._sized is None:
             return None
         prepared = self.prepare(query) if isinstance(query, str) else query
-        steps = 1 + (end_ms - start_ms) // step_ms if step_ms else 1
+        plan = prepared.plan(start_ms, end_ms, step_ms)
+        steps = most_steps(plan, start_ms, end_ms, step_ms, self._subquery_step_ms)
         total = steps
-        for read in reads(prepared.plan(start_ms, end_ms, step_ms), start_ms, end_ms, self._lookback_ms):
+        for read in reads(plan, start_ms, end_ms, self._lookback_ms):
             size = self._sized.estimate(read.matchers, read.start_ms, read.end_ms)
             if size is None:
                 return None

@@ -264,3 +264,15 @@ def reads(
                     under = [replace(read, rollups=frozenset(rollups_for(node.name))) for read in under]
                 found += under
             return found
+
+
+def most_steps(node: Node, start_ms: int, end_ms: int, step_ms: int, default_step_ms: int) -> int:
+    """The largest number of steps at which a part is evaluated: the query's, or those of a subquery."""
+    found = 1 + (end_ms - start_ms) // step_ms if step_ms else 1
+    if isinstance(node, Sub):
+        if node.at is not None:
+            start_ms = end_ms  # one time, whichever it is
+        start_ms, step_ms = start_ms - node.range_ms, node.step_ms or default_step_ms
+        return max(found, most_steps(node.expr, start_ms, end_ms, step_ms, default_step_ms))
+    parts = (most_steps(child, start_ms, end_ms, step_ms, default_step_ms) for child in children(node))
+    return max(found, *parts, 1)

@@ -461,6 +461,20 @@ class TestSharing:
         assert 20 * 20 <= (engine.estimate("sum(rate(level[5m]))", END, END) or 0) <= 20 * 25
         assert Engine(Blocks(catalogue())).estimate("level", END, END) is None
 
+    def test_estimate_counts_the_steps_of_subqueries(self) -> None:
+        """Few samples read at many steps are much work, also where none are read."""
+        engine = Engine(by_rows(catalogue()))
+        engine.query("level", END)
+        for query, least in (
+            ("count_over_time(level[1h:1s])", 3600),
+            ("max_over_time(vector(1)[4h:1ms])", 14_400_000),
+            ("max_over_time(max_over_time(vector(1)[1h:1m])[4h:10ms])", 1_440_000),
+            ("max_over_time(vector(1)[1h:1s] @ 0)", 3600),
+        ):
+            assert (engine.estimate(query, END, END) or 0) >= least, query
+            assert (engine.estimate(query, END, END + 60_000, 1000) or 0) >= least, query
+        assert engine.estimate("vector(1)", END, END) == 1
+
     def test_threads(self) -> None:
         """Many threads may ask one engine while samples arrive."""
         storage = MemoryStorage()
