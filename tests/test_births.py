@@ -54,13 +54,15 @@ def test_whoever_turned_the_collector_off_keeps_it_off() -> None:
 
 def test_births_little_by_little_are_set_apart_a_few_times_only() -> None:
     """A fleet is set apart as it grows; ten million births later in a dozen steps."""
-    births, steps, last, kept = Births(), 0, gc.get_freeze_count(), []
-    for number in range(10_000):
-        kept.append([number])
+    steps: list[int] = []
+    born = 0
+    births = Births(lambda: steps.append(born))
+    for _ in range(10_000):
+        born += 1000
         births.add(1000)
-        frozen = gc.get_freeze_count()
-        steps += frozen > last
-        last = max(last, frozen)
-        if number == 18:
-            assert steps == 0
-    assert 10 < steps < 40
+    assert steps[0] == 20_000
+    assert 10 < len(steps) < 40
+    before = gc.get_freeze_count()
+    grown = [[number] for number in range(1000)]
+    Births().add(20_000)
+    assert gc.get_freeze_count() - before >= len(grown)
