@@ -319,7 +319,7 @@ class Replicas:
         self._metrics.leader.set(self._notifies)
         self._metrics.replicas.set(1 + len(self._session.others))
         said = self.describe()
-        if said != self._said:
+        if self._said and said != self._said:  # how it begins is told by the first lines
             log.info("%s", said)
         self._said = said
 

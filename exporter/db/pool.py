@@ -220,6 +220,7 @@ class Database:
                         "application_name": self._application_name,
                         "statement_timeout": str(round(_STATEMENT_TIMEOUT_S * 1000)),
                         "timezone": "UTC",
+                        "jit": "off",  # compiling a short query takes longer than it runs
                     },
                 )
         return self._pool
